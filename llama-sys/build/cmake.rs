@@ -1,0 +1,323 @@
+//! Configures and compiles llama.cpp with CMake, and installs it into `OUT_DIR`.
+//!
+//! Cargo gives every feature set and profile an `OUT_DIR` of its own. If the
+//! CMake tree lived there too, turning one feature on would compile all of
+//! llama.cpp again. So the tree lives beside the profiles, keyed by what CMake
+//! cannot change in place (compilers, source folder, static or shared, the
+//! variables passed through), and backends are switched on and off within it: a
+//! new feature compiles that backend alone, and debug, release, clippy and tests
+//! share one compilation. What a build links is then installed into its own
+//! `OUT_DIR`, which no later build touches.
+
+use std::collections::hash_map::DefaultHasher;
+use std::env;
+use std::fs::{self, File};
+use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
+
+use crate::environment;
+use crate::fail::{Failure, fail};
+use crate::features::{Features, Target};
+use crate::source::Source;
+use crate::toolkit::Toolkits;
+
+/// CMake variables that are taken from the environment under their own name.
+/// Variables that CMake reads from the environment by itself are not in the list.
+const PASSED_THROUGH: &[&str] = &[
+    "CMAKE_BUILD_TYPE",
+    "CMAKE_C_COMPILER",
+    "CMAKE_C_COMPILER_LAUNCHER",
+    "CMAKE_C_FLAGS",
+    "CMAKE_CUDA_ARCHITECTURES",
+    "CMAKE_CUDA_COMPILER",
+    "CMAKE_CUDA_COMPILER_LAUNCHER",
+    "CMAKE_CUDA_FLAGS",
+    "CMAKE_CUDA_HOST_COMPILER",
+    "CMAKE_CXX_COMPILER",
+    "CMAKE_CXX_COMPILER_LAUNCHER",
+    "CMAKE_CXX_FLAGS",
+    "CMAKE_EXE_LINKER_FLAGS",
+    "CMAKE_HIP_ARCHITECTURES",
+    "CMAKE_HIP_COMPILER",
+    "CMAKE_HIP_FLAGS",
+    "CMAKE_MODULE_LINKER_FLAGS",
+    "CMAKE_OSX_ARCHITECTURES",
+    "CMAKE_OSX_DEPLOYMENT_TARGET",
+    "CMAKE_OSX_SYSROOT",
+    "CMAKE_SHARED_LINKER_FLAGS",
+    "CMAKE_SYSROOT",
+    "CMAKE_TOOLCHAIN_FILE",
+];
+
+/// Build types that define NDEBUG. Without it llama.cpp's asserts on internal
+/// states come alive and abort, and its kernels run many times slower.
+const BUILD_TYPES: &[&str] = &["Release", "RelWithDebInfo", "MinSizeRel"];
+
+/// Options that Cargo features steer; a variable of that name would make what is
+/// compiled and what is linked disagree.
+const STEERED_BY_FEATURES: &[(&str, &str)] = &[
+    ("BUILD_SHARED_LIBS", "dynamic-link"),
+    ("GGML_BACKEND_DL", "dynamic-backends"),
+    ("GGML_BLAS", "blas"),
+    ("GGML_CUDA", "cuda"),
+    ("GGML_CUDA_NO_VMM", "cuda-no-vmm"),
+    ("GGML_HIP", "hip"),
+    ("GGML_METAL", "metal"),
+    ("GGML_NATIVE", "portable"),
+    ("GGML_OPENCL", "opencl"),
+    ("GGML_OPENMP", "openmp"),
+    ("GGML_RPC", "rpc"),
+    ("GGML_VULKAN", "vulkan"),
+];
+
+/// Compiles llama.cpp and installs it: afterwards `out_dir/lib` and
+/// `out_dir/include` hold what this feature set links.
+pub fn build(
+    source: &Source,
+    features: &Features,
+    target: &Target,
+    toolkits: &Toolkits,
+    out_dir: &Path,
+) -> Result<Cache, Failure> {
+    let mut config = cmake::Config::new(&source.dir);
+    let passed = passed_through(source, target)?;
+    let build_type = passed
+        .iter()
+        .find(|(name, _)| name == "CMAKE_BUILD_TYPE")
+        .map_or("Release", |(_, value)| value);
+    config.profile(build_type);
+
+    // What a change of needs a tree of its own.
+    let mut key = DefaultHasher::new();
+    (&source.dir, &target.triple, features.dynamic_link, features.dynamic_backends).hash(&mut key);
+    (features.portable, &passed, &toolkits.defines).hash(&mut key);
+    for cpp in [false, true] {
+        let compiler = compiler(cpp)?;
+        (compiler.path(), compiler.args()).hash(&mut key);
+    }
+
+    if let Some(generator) = generator(target) {
+        generator.hash(&mut key);
+        config.generator(generator);
+    }
+    for (name, value) in &passed {
+        config.define(name, value);
+    }
+    for (name, value) in &toolkits.defines {
+        config.define(name, value);
+    }
+    define_options(&mut config, features, target);
+
+    let tree = tree(out_dir).join(format!("{:016x}", key.finish()));
+    fs::create_dir_all(&tree)
+        .map_err(|error| Failure(format!("cannot create {}: {error}", tree.display())))?;
+    // Two Cargo runs with different profiles hold different locks of Cargo's own.
+    let lock_path = tree.join("lock");
+    let lock = File::create(&lock_path)
+        .and_then(|file| file.lock().map(|()| file))
+        .map_err(|error| Failure(format!("cannot lock {}: {error}", lock_path.display())))?;
+
+    println!("llama-sys: CMake tree {}", tree.display());
+    config
+        .out_dir(&tree)
+        .define("CMAKE_INSTALL_PREFIX", out_dir)
+        .define("CMAKE_INSTALL_LIBDIR", "lib")
+        // Keeps the sources' own git look-ups from finding a repository that merely
+        // contains them: its commits would change the build's defines.
+        .env("GIT_CEILING_DIRECTORIES", source.dir.parent().unwrap_or(&source.dir));
+    if environment::text("LLAMA_SYS_CONFIGURE_ONLY").is_some() {
+        // For gates that cannot afford a toolkit's whole build: every generator has
+        // a target that only lists the others.
+        config.build_target("help");
+    }
+    config.build();
+    let cache = Cache::read(&tree.join("build"));
+    drop(lock);
+    Ok(cache)
+}
+
+/// What CMake found: the path entries of its cache.
+#[derive(Default)]
+pub struct Cache(Vec<(String, PathBuf)>);
+
+impl Cache {
+    fn read(build_dir: &Path) -> Self {
+        let text = fs::read_to_string(build_dir.join("CMakeCache.txt")).unwrap_or_default();
+        let entries = text.lines().filter_map(|line| {
+            let (name, rest) = line.split_once(':')?;
+            let (_kind, value) = rest.split_once('=')?;
+            let path = PathBuf::from(value);
+            path.is_file().then(|| (name.to_owned(), path))
+        });
+        Self(entries.collect())
+    }
+
+    /// The file that the variable `name` holds, unless it was not found.
+    pub fn path(&self, name: &str) -> Option<PathBuf> {
+        self.0.iter().find(|(entry, _)| entry == name).map(|(_, path)| path.clone())
+    }
+
+    /// The files of every variable whose name satisfies `wanted`.
+    pub fn paths(&self, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
+        self.0.iter().filter(|(entry, _)| wanted(entry)).map(|(_, path)| path.clone()).collect()
+    }
+}
+
+/// Every option that a feature steers is given either way, since the tree
+/// remembers what an earlier feature set said.
+fn define_options(config: &mut cmake::Config, features: &Features, target: &Target) {
+    let on_off = |on: bool| if on { "ON" } else { "OFF" };
+    for option in [
+        "LLAMA_BUILD_APP",
+        "LLAMA_BUILD_COMMON",
+        "LLAMA_BUILD_EXAMPLES",
+        "LLAMA_BUILD_SERVER",
+        "LLAMA_BUILD_TESTS",
+        "LLAMA_BUILD_TOOLS",
+    ] {
+        config.define(option, "OFF");
+    }
+    for (option, _, on) in features.backends() {
+        config.define(option, on_off(on));
+    }
+    config
+        .define("BUILD_SHARED_LIBS", on_off(features.dynamic_link))
+        .define("CMAKE_POSITION_INDEPENDENT_CODE", "ON")
+        .define("GGML_BACKEND_DL", on_off(features.dynamic_backends))
+        .define("GGML_CUDA_NO_VMM", on_off(features.cuda_no_vmm))
+        .define("GGML_METAL_EMBED_LIBRARY", on_off(features.metal))
+        .define("GGML_OPENMP", on_off(features.openmp));
+    if features.portable || features.dynamic_backends {
+        config.define("GGML_NATIVE", "OFF");
+    }
+    if features.dynamic_link && !target.is_apple() && target.os != "windows" {
+        // The installed libraries find each other wherever the folder is moved.
+        config.define("CMAKE_INSTALL_RPATH", "$ORIGIN");
+    } else if features.dynamic_link && target.is_apple() {
+        config.define("CMAKE_INSTALL_RPATH", "@loader_path");
+    }
+}
+
+/// Ninja when it is there: it starts the long files first and reports less.
+fn generator(target: &Target) -> Option<&'static str> {
+    let chosen = environment::text("CMAKE_GENERATOR").is_some();
+    let ninja = environment::find_program("ninja").is_some();
+    (!chosen && ninja && !target.is_msvc()).then_some("Ninja")
+}
+
+/// The variables of the environment that are CMake variables or options of
+/// llama.cpp. `GGML_*` names that are no option (ggml reads some at run time) are
+/// left alone.
+fn passed_through(source: &Source, target: &Target) -> Result<Vec<(String, String)>, Failure> {
+    for (name, feature) in STEERED_BY_FEATURES {
+        if let Some(value) = environment::text(name) {
+            return fail(format!(
+                "{name}={value} is set in the environment, but the Cargo feature `{feature}` \
+                 steers it: unset {name} and choose the feature instead"
+            ));
+        }
+    }
+    let mut names: Vec<String> = PASSED_THROUGH.iter().map(|name| (*name).to_owned()).collect();
+    for file in ["ggml/CMakeLists.txt", "CMakeLists.txt"] {
+        let path = source.dir.join(file);
+        let text = fs::read_to_string(&path)
+            .map_err(|error| Failure(format!("cannot read {}: {error}", path.display())))?;
+        names.extend(text.lines().filter_map(option_name));
+    }
+    names.retain(|name| STEERED_BY_FEATURES.iter().all(|(steered, _)| steered != name));
+    names.sort_unstable();
+    names.dedup();
+    let passed: Vec<_> =
+        names.into_iter().filter_map(|name| environment::text(&name).map(|v| (name, v))).collect();
+
+    for (name, value) in &passed {
+        if name == "CMAKE_BUILD_TYPE" && !BUILD_TYPES.contains(&value.as_str()) {
+            return fail(format!(
+                "CMAKE_BUILD_TYPE={value} would build llama.cpp without NDEBUG (slow, and \
+                 aborting on internal asserts): use one of {}, or unset it for Release",
+                BUILD_TYPES.join(", ")
+            ));
+        }
+    }
+    // Read by CMake or the compiler wrappers themselves: only watched.
+    for name in ["CMAKE", "CMAKE_PREFIX_PATH", "CC", "CXX", "CFLAGS", "CXXFLAGS"] {
+        environment::text(name);
+        environment::text(&format!("{name}_{}", target.triple.replace('-', "_")));
+    }
+    Ok(passed)
+}
+
+/// The name that a line of CMake declares as an option or a cached variable.
+fn option_name(line: &str) -> Option<String> {
+    let line = line.trim_start();
+    let rest = if let Some(rest) = line.strip_prefix("option") {
+        rest
+    } else if line.contains(" CACHE ") {
+        line.strip_prefix("set")?
+    } else {
+        return None;
+    };
+    let name: String = rest
+        .trim_start()
+        .strip_prefix('(')?
+        .chars()
+        .take_while(|c| c.is_ascii_alphanumeric() || *c == '_')
+        .collect();
+    (name.starts_with("GGML_") || name.starts_with("LLAMA_")).then_some(name)
+}
+
+fn compiler(cpp: bool) -> Result<cc::Tool, Failure> {
+    cc::Build::new().cpp(cpp).cargo_metadata(false).try_get_compiler().map_err(|error| {
+        Failure(format!(
+            "no {} compiler: install one (`./setup` in the repository does) or set {}: {error}",
+            if cpp { "C++" } else { "C" },
+            if cpp { "CXX" } else { "CC" },
+        ))
+    })
+}
+
+/// `<target>/llama-cpp`, beside the profile folders; inside `OUT_DIR` where
+/// Cargo's layout is not the known one.
+fn tree(out_dir: &Path) -> PathBuf {
+    out_dir
+        .ancestors()
+        .find(|folder| folder.file_name().is_some_and(|name| name == "build"))
+        .and_then(|build| build.parent()?.parent())
+        .unwrap_or(out_dir)
+        .join("llama-cpp")
+}
+
+/// Stops before CMake would, when there is no CMake or one too old.
+pub fn check() -> Result<(), Failure> {
+    let program = environment::path("CMAKE").unwrap_or_else(|| PathBuf::from("cmake"));
+    let output = std::process::Command::new(&program).arg("--version").output();
+    let text = match output {
+        Ok(output) if output.status.success() => {
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        }
+        _ => {
+            return fail(format!(
+                "CMake is needed to build llama.cpp and `{}` does not run: install cmake \
+                 (`./setup` in the repository does), or name it by the variable CMAKE",
+                program.display()
+            ));
+        }
+    };
+    let version: Vec<u32> = text
+        .split_whitespace()
+        .nth(2)
+        .unwrap_or_default()
+        .split(|c: char| !c.is_ascii_digit())
+        .map_while(|part| part.parse().ok())
+        .collect();
+    if version.as_slice() < [3, 19].as_slice() {
+        return fail(format!(
+            "{} is too old: llama.cpp needs CMake 3.19 or later",
+            text.lines().next().unwrap_or("this CMake")
+        ));
+    }
+    if env::var_os("NUM_JOBS").is_none() {
+        println!("llama-sys: NUM_JOBS is not set, CMake chooses the number of jobs");
+    }
+    Ok(())
+}

@@ -1,0 +1,263 @@
+//! The toolkits that backends need: found before CMake starts, so that a missing
+//! one is one sentence rather than a page of CMake's.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::environment;
+use crate::fail::{Failure, fail};
+use crate::features::{Features, Target};
+
+/// The oldest Vulkan headers that ggml-vulkan compiles against.
+const VULKAN_HEADERS: (u32, u32, u32) = (1, 3, 275);
+
+/// What the enabled backends add to the CMake run and to the link line.
+#[derive(Default)]
+pub struct Toolkits {
+    pub defines: Vec<(String, String)>,
+    pub library_dirs: Vec<PathBuf>,
+}
+
+impl Toolkits {
+    fn define(&mut self, name: &str, value: &Path) {
+        self.defines.push((name.to_owned(), value.display().to_string()));
+    }
+}
+
+/// Looks for every toolkit that `features` ask for.
+pub fn find(
+    features: &Features,
+    target: &Target,
+    manifest_dir: &Path,
+) -> Result<Toolkits, Failure> {
+    let mut found = Toolkits::default();
+    // Where `./setup --cuda` and `./setup --vulkan` unpack what the system lacks.
+    let local = manifest_dir.parent().unwrap_or(manifest_dir).join(".toolchain");
+    if features.cuda {
+        cuda(&mut found, target, &local.join("cuda"))?;
+    }
+    if features.vulkan {
+        vulkan(&mut found, target, &local.join("vulkan"))?;
+    }
+    if features.metal && !target.is_apple() {
+        return fail(format!(
+            "the feature `metal` needs an Apple target, this one is {}: use `vulkan` or `cuda` here",
+            target.triple
+        ));
+    }
+    if features.hip {
+        hip()?;
+    }
+    if features.opencl {
+        opencl(target)?;
+    }
+    if features.blas {
+        blas(target)?;
+    }
+    Ok(found)
+}
+
+fn cuda(found: &mut Toolkits, target: &Target, local: &Path) -> Result<(), Failure> {
+    if target.is_apple() {
+        return fail("the feature `cuda` cannot be built for Apple targets: use `metal`");
+    }
+    let exe = |root: &Path| root.join("bin").join(format!("nvcc{}", std::env::consts::EXE_SUFFIX));
+    let named = ["CUDACXX", "CMAKE_CUDA_COMPILER"].into_iter().find_map(environment::path);
+    let roots = ["CUDA_PATH", "CUDA_HOME", "CUDAToolkit_ROOT", "CUDA_ROOT"];
+    let nvcc = named
+        .or_else(|| roots.into_iter().filter_map(environment::path).map(|root| exe(&root)).next())
+        .or_else(|| environment::find_program("nvcc"))
+        .or_else(|| Some(exe(Path::new("/usr/local/cuda"))).filter(|path| path.is_file()))
+        .or_else(|| Some(exe(local)).filter(|path| path.is_file()));
+    let Some(nvcc) = nvcc.filter(|path| path.is_file()) else {
+        return fail(
+            "the feature `cuda` needs NVIDIA's nvcc: install the CUDA toolkit (`./setup --cuda` in \
+             the repository does), or set CUDA_PATH to its folder or CUDACXX to nvcc",
+        );
+    };
+    // nvcc may be a link into the toolkit, as /usr/bin/nvcc is on some systems.
+    let real = fs::canonicalize(&nvcc).unwrap_or_else(|_| nvcc.clone());
+    found.define("CMAKE_CUDA_COMPILER", &nvcc);
+    if let Some(root) = real.parent().and_then(Path::parent) {
+        found.define("CUDAToolkit_ROOT", root);
+        for folder in ["lib64", "lib", "lib/x64", "targets/x86_64-linux/lib", "lib64/stubs"] {
+            let dir = root.join(folder);
+            if dir.is_dir() {
+                found.library_dirs.push(dir);
+            }
+        }
+    }
+    if environment::text("CMAKE_CUDA_ARCHITECTURES").is_none() && !nvidia_gpu_visible() {
+        // llama.cpp would ask for the GPU of this machine ("native"), and there is none.
+        let list = "75-virtual;80-virtual;86-real;89-real;90-virtual";
+        println!(
+            "cargo::warning=no NVIDIA GPU is visible here: building CUDA code for {list}; set \
+             CMAKE_CUDA_ARCHITECTURES (for example 90-real) to build for one GPU, in a fraction \
+             of the time"
+        );
+        found.defines.push(("CMAKE_CUDA_ARCHITECTURES".to_owned(), list.to_owned()));
+    }
+    Ok(())
+}
+
+fn nvidia_gpu_visible() -> bool {
+    Path::new("/dev/nvidia0").exists()
+        || Path::new("/dev/dxg").exists()
+        || (cfg!(windows) && environment::find_program("nvidia-smi").is_some())
+}
+
+fn vulkan(found: &mut Toolkits, target: &Target, local: &Path) -> Result<(), Failure> {
+    let sdk = environment::path("VULKAN_SDK");
+    let glslc = environment::path("Vulkan_GLSLC_EXECUTABLE")
+        .or_else(|| {
+            let name = format!("glslc{}", std::env::consts::EXE_SUFFIX);
+            ["bin", "Bin"].iter().find_map(|bin| {
+                Some(sdk.as_ref()?.join(bin).join(&name)).filter(|path| path.is_file())
+            })
+        })
+        .or_else(|| environment::find_program("glslc"));
+    let Some(glslc) = glslc.filter(|path| path.is_file()) else {
+        return fail(
+            "the feature `vulkan` needs the shader compiler glslc: install it (package glslc, \
+             shaderc or the Vulkan SDK; `./setup --vulkan` in the repository does), or set \
+             VULKAN_SDK or Vulkan_GLSLC_EXECUTABLE",
+        );
+    };
+    found.define("Vulkan_GLSLC_EXECUTABLE", &glslc);
+
+    let mut prefixes: Vec<PathBuf> = Vec::new();
+    prefixes.extend(sdk.clone());
+    if local.is_dir() {
+        prefixes.push(local.to_owned());
+    }
+    for system in ["/usr/local", "/usr", "/opt/homebrew"] {
+        prefixes.push(PathBuf::from(system));
+    }
+    let explicit = environment::path("Vulkan_INCLUDE_DIR");
+    let include = explicit.or_else(|| {
+        prefixes
+            .iter()
+            .flat_map(|prefix| [prefix.join("include"), prefix.join("Include")])
+            .find(|include| include.join("vulkan/vulkan_core.h").is_file())
+    });
+    let Some(include) = include else {
+        return fail(
+            "the feature `vulkan` needs the Vulkan headers: install them (package libvulkan-dev or \
+             vulkan-headers; `./setup --vulkan` in the repository does), or set VULKAN_SDK or \
+             Vulkan_INCLUDE_DIR",
+        );
+    };
+    let version = vulkan_version(&include.join("vulkan/vulkan_core.h"));
+    if version < VULKAN_HEADERS {
+        let (major, minor, patch) = VULKAN_HEADERS;
+        return fail(format!(
+            "the Vulkan headers in {} are {}.{}.{}, too old for llama.cpp, which needs \
+             {major}.{minor}.{patch}: install newer ones (`./setup --vulkan` in the repository \
+             does) and point VULKAN_SDK or Vulkan_INCLUDE_DIR at them",
+            include.display(),
+            version.0,
+            version.1,
+            version.2
+        ));
+    }
+    found.define("Vulkan_INCLUDE_DIR", &include);
+    if local.is_dir() {
+        found.define("CMAKE_PREFIX_PATH", local);
+    }
+    if let Some(sdk) = sdk {
+        found.library_dirs.extend(
+            ["lib", "Lib"].iter().map(|lib| sdk.join(lib)).filter(|folder| folder.is_dir()),
+        );
+    }
+    if target.is_apple() {
+        println!("llama-sys: Vulkan on Apple runs on MoltenVK; `metal` is the native backend");
+    }
+    Ok(())
+}
+
+/// `VK_API_VERSION` of a `vulkan_core.h`, zeros when it cannot be read.
+fn vulkan_version(header: &Path) -> (u32, u32, u32) {
+    environment::watch(header);
+    let text = fs::read_to_string(header).unwrap_or_default();
+    let patch = text
+        .lines()
+        .find_map(|line| line.strip_prefix("#define VK_HEADER_VERSION "))
+        .and_then(|value| value.trim().parse().ok())
+        .unwrap_or(0);
+    // #define VK_HEADER_VERSION_COMPLETE VK_MAKE_API_VERSION(0, 1, 4, VK_HEADER_VERSION)
+    let complete: Vec<u32> = text
+        .lines()
+        .find(|line| line.starts_with("#define VK_HEADER_VERSION_COMPLETE"))
+        .and_then(|line| line.split_once('('))
+        .map(|(_, arguments)| {
+            arguments.split(',').map_while(|part| part.trim().parse().ok()).collect()
+        })
+        .unwrap_or_default();
+    match complete.as_slice() {
+        [_variant, major, minor] => (*major, *minor, patch),
+        _ => (0, 0, patch),
+    }
+}
+
+fn hip() -> Result<(), Failure> {
+    let roots = ["ROCM_PATH", "HIP_PATH"].into_iter().filter_map(environment::path);
+    let known = roots.chain([PathBuf::from("/opt/rocm"), PathBuf::from("/usr")]);
+    let has_hip = |root: &PathBuf| {
+        ["lib/cmake/hip", "lib64/cmake/hip", "lib/x86_64-linux-gnu/cmake/hip"]
+            .iter()
+            .any(|folder| root.join(folder).is_dir())
+    };
+    if known.into_iter().any(|root| has_hip(&root)) {
+        return Ok(());
+    }
+    fail(
+        "the feature `hip` needs AMD's ROCm 6.1 or later with hip, hipBLAS and rocBLAS: install \
+         it, or set ROCM_PATH to its folder",
+    )
+}
+
+fn opencl(target: &Target) -> Result<(), Failure> {
+    if environment::find_program("python3").is_none()
+        && environment::find_program("python").is_none()
+    {
+        return fail(
+            "the feature `opencl` needs Python 3 to embed its kernels: install python3",
+        );
+    }
+    let named = ["OpenCL_INCLUDE_DIR", "OPENCL_ROOT"].into_iter().filter_map(environment::path);
+    let mut roots: Vec<PathBuf> = named.flat_map(|dir| [dir.clone(), dir.join("include")]).collect();
+    roots.extend(["/usr/include", "/usr/local/include"].map(PathBuf::from));
+    if target.os != "linux" || roots.iter().any(|root| root.join("CL/cl.h").is_file()) {
+        return Ok(());
+    }
+    fail(
+        "the feature `opencl` needs the OpenCL headers and loader: install opencl-headers and \
+         ocl-icd-opencl-dev (or your system's names of them), or set OPENCL_ROOT",
+    )
+}
+
+fn blas(target: &Target) -> Result<(), Failure> {
+    let chosen = ["BLAS_LIBRARIES", "BLAS_ROOT", "MKLROOT", "GGML_BLAS_VENDOR"]
+        .into_iter()
+        .filter(|name| environment::text(name).is_some())
+        .count();
+    let folders = [
+        "/usr/lib/x86_64-linux-gnu",
+        "/usr/lib/aarch64-linux-gnu",
+        "/usr/lib64",
+        "/usr/lib",
+        "/usr/local/lib",
+    ];
+    let known = ["libblas.so", "libopenblas.so"];
+    let installed = folders
+        .iter()
+        .flat_map(|folder| known.iter().map(move |library| Path::new(folder).join(library)))
+        .any(|path| path.is_file());
+    if target.os != "linux" || chosen > 0 || installed {
+        return Ok(());
+    }
+    fail(
+        "the feature `blas` needs a BLAS with its cblas.h: install libopenblas-dev (openblas-devel, \
+         openblas), or name one by GGML_BLAS_VENDOR or BLAS_ROOT",
+    )
+}

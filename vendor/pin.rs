@@ -1,0 +1,1 @@
+//! Nothing to compile: this manifest only pins a package (see `README.md`).
