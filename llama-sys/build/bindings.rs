@@ -5,7 +5,7 @@
 //! at build time, and `tests/bindings.rs` holds the committed ones against a
 //! fresh run; both use this file.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// The headers behind `src/bindings.rs`.
 const CORE: &str = "#include \"llama.h\"\n\
@@ -36,7 +36,7 @@ pub fn generate(part: Part, includes: &[PathBuf]) -> Result<String, bindgen::Bin
             .allowlist_item("(llama|ggml|gguf|LLAMA|GGML|GGUF)_.*")
             // C's FILE is only ever passed through by pointer, and its fields
             // differ between C libraries.
-            .blocklist_type("FILE|_IO_.*")
+            .blocklist_type("FILE|_IO_.*|__off.*")
             .raw_line("/// C's `FILE`, opaque: only pointers to it are passed.")
             .raw_line("#[repr(C)] pub struct FILE { _opaque: [u8; 0] }"),
         Part::Rpc => base
@@ -47,11 +47,6 @@ pub fn generate(part: Part, includes: &[PathBuf]) -> Result<String, bindgen::Bin
             .raw_line("use super::bindings::*;"),
     };
     builder.generate().map(|bindings| bindings.to_string())
-}
-
-/// The folders with the headers: llama.cpp's in `source`, the shim's beside it.
-pub fn includes(source: &Path, manifest_dir: &Path) -> Vec<PathBuf> {
-    vec![source.join("include"), source.join("ggml/include"), manifest_dir.join("shim")]
 }
 
 fn builder(includes: &[PathBuf]) -> bindgen::Builder {

@@ -89,7 +89,13 @@ pub fn build(
 
     // What a change of needs a tree of its own.
     let mut key = DefaultHasher::new();
-    (&source.dir, &target.triple, features.dynamic_link, features.dynamic_backends).hash(&mut key);
+    (
+        &source.dir,
+        &target.triple,
+        features.dynamic_link,
+        features.dynamic_backends,
+    )
+        .hash(&mut key);
     (features.portable, &passed, &toolkits.defines).hash(&mut key);
     for cpp in [false, true] {
         let compiler = compiler(cpp)?;
@@ -124,7 +130,10 @@ pub fn build(
         .define("CMAKE_INSTALL_LIBDIR", "lib")
         // Keeps the sources' own git look-ups from finding a repository that merely
         // contains them: its commits would change the build's defines.
-        .env("GIT_CEILING_DIRECTORIES", source.dir.parent().unwrap_or(&source.dir));
+        .env(
+            "GIT_CEILING_DIRECTORIES",
+            source.dir.parent().unwrap_or(&source.dir),
+        );
     if environment::text("LLAMA_SYS_CONFIGURE_ONLY").is_some() {
         // For gates that cannot afford a toolkit's whole build: every generator has
         // a target that only lists the others.
@@ -154,12 +163,19 @@ impl Cache {
 
     /// The file that the variable `name` holds, unless it was not found.
     pub fn path(&self, name: &str) -> Option<PathBuf> {
-        self.0.iter().find(|(entry, _)| entry == name).map(|(_, path)| path.clone())
+        self.0
+            .iter()
+            .find(|(entry, _)| entry == name)
+            .map(|(_, path)| path.clone())
     }
 
     /// The files of every variable whose name satisfies `wanted`.
     pub fn paths(&self, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
-        self.0.iter().filter(|(entry, _)| wanted(entry)).map(|(_, path)| path.clone()).collect()
+        self.0
+            .iter()
+            .filter(|(entry, _)| wanted(entry))
+            .map(|(_, path)| path.clone())
+            .collect()
     }
 }
 
@@ -217,18 +233,27 @@ fn passed_through(source: &Source, target: &Target) -> Result<Vec<(String, Strin
             ));
         }
     }
-    let mut names: Vec<String> = PASSED_THROUGH.iter().map(|name| (*name).to_owned()).collect();
+    let mut names: Vec<String> = PASSED_THROUGH
+        .iter()
+        .map(|name| (*name).to_owned())
+        .collect();
     for file in ["ggml/CMakeLists.txt", "CMakeLists.txt"] {
         let path = source.dir.join(file);
         let text = fs::read_to_string(&path)
             .map_err(|error| Failure(format!("cannot read {}: {error}", path.display())))?;
         names.extend(text.lines().filter_map(option_name));
     }
-    names.retain(|name| STEERED_BY_FEATURES.iter().all(|(steered, _)| steered != name));
+    names.retain(|name| {
+        STEERED_BY_FEATURES
+            .iter()
+            .all(|(steered, _)| steered != name)
+    });
     names.sort_unstable();
     names.dedup();
-    let passed: Vec<_> =
-        names.into_iter().filter_map(|name| environment::text(&name).map(|v| (name, v))).collect();
+    let passed: Vec<_> = names
+        .into_iter()
+        .filter_map(|name| environment::text(&name).map(|v| (name, v)))
+        .collect();
 
     for (name, value) in &passed {
         if name == "CMAKE_BUILD_TYPE" && !BUILD_TYPES.contains(&value.as_str()) {
@@ -240,7 +265,14 @@ fn passed_through(source: &Source, target: &Target) -> Result<Vec<(String, Strin
         }
     }
     // Read by CMake or the compiler wrappers themselves: only watched.
-    for name in ["CMAKE", "CMAKE_PREFIX_PATH", "CC", "CXX", "CFLAGS", "CXXFLAGS"] {
+    for name in [
+        "CMAKE",
+        "CMAKE_PREFIX_PATH",
+        "CC",
+        "CXX",
+        "CFLAGS",
+        "CXXFLAGS",
+    ] {
         environment::text(name);
         environment::text(&format!("{name}_{}", target.triple.replace('-', "_")));
     }
@@ -267,13 +299,17 @@ fn option_name(line: &str) -> Option<String> {
 }
 
 fn compiler(cpp: bool) -> Result<cc::Tool, Failure> {
-    cc::Build::new().cpp(cpp).cargo_metadata(false).try_get_compiler().map_err(|error| {
-        Failure(format!(
-            "no {} compiler: install one (`./setup` in the repository does) or set {}: {error}",
-            if cpp { "C++" } else { "C" },
-            if cpp { "CXX" } else { "CC" },
-        ))
-    })
+    cc::Build::new()
+        .cpp(cpp)
+        .cargo_metadata(false)
+        .try_get_compiler()
+        .map_err(|error| {
+            Failure(format!(
+                "no {} compiler: install one (`./setup` in the repository does) or set {}: {error}",
+                if cpp { "C++" } else { "C" },
+                if cpp { "CXX" } else { "CC" },
+            ))
+        })
 }
 
 /// `<target>/llama-cpp`, beside the profile folders; inside `OUT_DIR` where
@@ -290,7 +326,9 @@ fn tree(out_dir: &Path) -> PathBuf {
 /// Stops before CMake would, when there is no CMake or one too old.
 pub fn check() -> Result<(), Failure> {
     let program = environment::path("CMAKE").unwrap_or_else(|| PathBuf::from("cmake"));
-    let output = std::process::Command::new(&program).arg("--version").output();
+    let output = std::process::Command::new(&program)
+        .arg("--version")
+        .output();
     let text = match output {
         Ok(output) if output.status.success() => {
             String::from_utf8_lossy(&output.stdout).into_owned()

@@ -13,7 +13,9 @@ pub fn text(name: &str) -> Option<String> {
 /// A variable that names a path, watched; empty counts as unset.
 pub fn path(name: &str) -> Option<PathBuf> {
     println!("cargo::rerun-if-env-changed={name}");
-    env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+    env::var_os(name)
+        .filter(|value| !value.is_empty())
+        .map(PathBuf::from)
 }
 
 /// Reruns the build script when `file` changes.

@@ -20,7 +20,11 @@ pub fn llama(
     search(lib_dir);
     // `-bundle`: the archives (60 MB with CUDA) are read once by the final link
     // instead of being copied into the rlib on every change of this crate.
-    let kind = if features.dynamic_link { "dylib" } else { "static:-bundle" };
+    let kind = if features.dynamic_link {
+        "dylib"
+    } else {
+        "static:-bundle"
+    };
     for library in libraries(features) {
         println!("cargo::rustc-link-lib={kind}={library}");
     }
@@ -52,7 +56,12 @@ fn backend_dependencies(features: &Features, target: &Target, cache: &Cache) {
         let runtime: &[&str] = if target.is_msvc() {
             &["dylib=cudart", "dylib=cublas", "dylib=cublasLt"]
         } else {
-            &["static:-bundle=cudart_static", "dylib=cublas", "dylib=cublasLt", "dylib=rt"]
+            &[
+                "static:-bundle=cudart_static",
+                "dylib=cublas",
+                "dylib=cublasLt",
+                "dylib=rt",
+            ]
         };
         for library in runtime {
             println!("cargo::rustc-link-lib={library}");
@@ -140,13 +149,20 @@ pub fn stdcxx(features: &Features, target: &Target) -> Result<(), Failure> {
         _ if target.is_apple() => "c++",
         _ => "stdc++",
     };
-    println!("cargo::rustc-link-lib=dylib={}", named.as_deref().unwrap_or(default));
+    println!(
+        "cargo::rustc-link-lib=dylib={}",
+        named.as_deref().unwrap_or(default)
+    );
     Ok(())
 }
 
 /// The folder where the C++ compiler keeps `archive`.
 fn archive_dir(archive: &str) -> Option<PathBuf> {
-    let compiler = cc::Build::new().cpp(true).cargo_metadata(false).try_get_compiler().ok()?;
+    let compiler = cc::Build::new()
+        .cpp(true)
+        .cargo_metadata(false)
+        .try_get_compiler()
+        .ok()?;
     let output = Command::new(compiler.path())
         .args(compiler.args())
         .arg(format!("-print-file-name={archive}"))
@@ -154,7 +170,8 @@ fn archive_dir(archive: &str) -> Option<PathBuf> {
         .ok()?;
     let path = PathBuf::from(String::from_utf8(output.stdout).ok()?.trim());
     // An archive it does not know is echoed without a folder.
-    path.is_absolute().then(|| path.parent().map(Path::to_owned))?
+    path.is_absolute()
+        .then(|| path.parent().map(Path::to_owned))?
 }
 
 /// Links a library that CMake found by its full path; says whether there was one.

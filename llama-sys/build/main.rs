@@ -14,7 +14,6 @@ mod link;
 mod pin;
 mod shim;
 mod source;
-#[cfg(feature = "system")]
 mod system;
 mod toolkit;
 
@@ -25,11 +24,21 @@ fn main() {
     // docs.rs has neither network nor patience: the committed bindings suffice.
     println!("cargo::rerun-if-env-changed=DOCS_RS");
     if env::var_os("DOCS_RS").is_some() {
+        // Lints of the tests run in this mode, too, and name the variable.
+        println!("cargo::rustc-env=LLAMA_SYS_INCLUDE=");
         return;
     }
     if let Err(failure) = run() {
         stop(&failure);
     }
+}
+
+/// Where a linked llama.cpp is, for bindings and for crates that build on this one.
+struct Linked {
+    root: PathBuf,
+    /// llama.cpp's public headers and the shim's.
+    includes: Vec<PathBuf>,
+    lib_dir: PathBuf,
 }
 
 fn run() -> Result<(), Failure> {
@@ -38,38 +47,56 @@ fn run() -> Result<(), Failure> {
     let features = Features::read();
     let target = Target::read();
 
-    #[cfg(feature = "system")]
-    if features.system {
-        return system::build(&manifest_dir, &features, &target, &out_dir);
-    }
+    let linked = if features.system {
+        system::build(&manifest_dir, &features, &target, &out_dir)?
+    } else {
+        vendored(&manifest_dir, &features, &target, &out_dir)?
+    };
+    #[cfg(feature = "bindgen")]
+    generate_bindings(&linked.includes, &features, &out_dir)?;
+    publish(&features, &linked)
+}
 
+/// Builds the pinned llama.cpp and links it.
+fn vendored(
+    manifest_dir: &Path,
+    features: &Features,
+    target: &Target,
+    out_dir: &Path,
+) -> Result<Linked, Failure> {
     cmake::check()?;
-    let toolkits = toolkit::find(&features, &target, &manifest_dir)?;
-    let source = source::resolve(&manifest_dir)?;
+    let toolkits = toolkit::find(features, target, manifest_dir)?;
+    let source = source::resolve(manifest_dir)?;
 
     // The shim compiles while CMake configures, which keeps one core busy at most.
-    let shim_files = shim::files(&manifest_dir)?;
+    let shim_files = shim::files(manifest_dir)?;
     let (compiled, shim) = thread::scope(|scope| {
         let shim = scope.spawn(|| {
             let headers = shim::Headers::Sources(&source.dir);
-            shim::compile(&shim_files, &headers, &features, &out_dir)
+            shim::compile(&shim_files, &headers, features, out_dir)
         });
-        let compiled = cmake::build(&source, &features, &target, &toolkits, &out_dir);
+        let compiled = cmake::build(&source, features, target, &toolkits, out_dir);
         (compiled, shim.join())
     });
     let cache = compiled?;
     shim.unwrap_or_else(|_| fail("the compilation of the C++ shim panicked, see above"))?;
 
-    shim::link(&out_dir);
-    link::llama(&features, &target, &toolkits, &cache, &out_dir.join("lib"))?;
-    let mut includes = vec![out_dir.join("include"), manifest_dir.join("shim")];
-    #[cfg(feature = "bindgen")]
-    generate_bindings(&bindings::includes(&source.dir, &manifest_dir), &features, &out_dir)?;
+    let lib_dir = out_dir.join("lib");
+    shim::link(out_dir);
+    link::llama(features, target, &toolkits, &cache, &lib_dir)?;
     if features.dynamic_backends {
         // Where ggml's modules are; `llama_sys::BACKEND_DIR` for the program to load from.
-        println!("cargo::rustc-env=LLAMA_SYS_BACKEND_DIR={}", out_dir.join("bin").display());
+        println!(
+            "cargo::rustc-env=LLAMA_SYS_BACKEND_DIR={}",
+            out_dir.join("bin").display()
+        );
     }
-    publish(&features, &out_dir, &mut includes, &out_dir.join("lib"))
+    let includes = vec![out_dir.join("include"), manifest_dir.join("shim")];
+    Ok(Linked {
+        root: out_dir.to_owned(),
+        includes,
+        lib_dir,
+    })
 }
 
 #[cfg(feature = "bindgen")]
@@ -94,17 +121,18 @@ fn generate_bindings(
 }
 
 /// `DEP_LLAMA_*` for the build scripts of crates that compile C++ against this.
-fn publish(
-    features: &Features,
-    root: &Path,
-    includes: &mut [PathBuf],
-    lib_dir: &Path,
-) -> Result<(), Failure> {
-    let include = env::join_paths(includes.iter())
-        .map_err(|error| Failure(format!("the target directory cannot be a path list: {error}")))?;
-    println!("cargo::metadata=root={}", root.display());
-    println!("cargo::metadata=include={}", include.to_string_lossy());
-    println!("cargo::metadata=libdir={}", lib_dir.display());
+fn publish(features: &Features, linked: &Linked) -> Result<(), Failure> {
+    let include = env::join_paths(&linked.includes).map_err(|error| {
+        Failure(format!(
+            "the target directory cannot be a path list: {error}"
+        ))
+    })?;
+    let include = include.to_string_lossy();
+    // For the tests, which compile against the same headers.
+    println!("cargo::rustc-env=LLAMA_SYS_INCLUDE={include}");
+    println!("cargo::metadata=root={}", linked.root.display());
+    println!("cargo::metadata=include={include}");
+    println!("cargo::metadata=libdir={}", linked.lib_dir.display());
     println!("cargo::metadata=version={}", pin::LLAMA_CPP);
     println!("cargo::metadata=features={}", features.names());
     Ok(())
@@ -113,6 +141,8 @@ fn publish(
 fn folder(variable: &str) -> Result<PathBuf, Failure> {
     match env::var_os(variable) {
         Some(value) => Ok(PathBuf::from(value)),
-        None => fail(format!("{variable} is not set: this is a build script, run by Cargo")),
+        None => fail(format!(
+            "{variable} is not set: this is a build script, run by Cargo"
+        )),
     }
 }

@@ -67,7 +67,9 @@ pub fn compile(
         }
     }
     if features.dynamic_link || features.system {
-        build.define("LLAMA_SHARED", None).define("GGML_SHARED", None);
+        build
+            .define("LLAMA_SHARED", None)
+            .define("GGML_SHARED", None);
     }
 
     match build.try_compile("llama_shim") {

@@ -48,13 +48,19 @@ fn locate(manifest_dir: &Path) -> Result<Source, Failure> {
             ));
         }
         watch_tree(&dir);
-        return Ok(Source { dir, origin: "LLAMA_CPP_DIR" });
+        return Ok(Source {
+            dir,
+            origin: "LLAMA_CPP_DIR",
+        });
     }
 
     let materialised = manifest_dir.join("vendor/llama.cpp");
     if materialised.join("CMakeLists.txt").is_file() {
         watch_tree(&materialised);
-        return Ok(Source { dir: materialised, origin: "vendored in the package" });
+        return Ok(Source {
+            dir: materialised,
+            origin: "vendored in the package",
+        });
     }
 
     let pin_dir = match manifest_dir.parent() {
@@ -71,7 +77,10 @@ fn locate(manifest_dir: &Path) -> Result<Source, Failure> {
     // A registry package never changes once unpacked: the pin is all there is to watch.
     environment::watch(&pin_dir.join("Cargo.toml"));
     environment::watch(&pin_dir.join("Cargo.lock"));
-    Ok(Source { dir: ask_cargo(&pin_dir)?, origin: "the package pinned in vendor/Cargo.lock" })
+    Ok(Source {
+        dir: ask_cargo(&pin_dir)?,
+        origin: "the package pinned in vendor/Cargo.lock",
+    })
 }
 
 /// The `llama.cpp/` folder of the pinned package, downloaded by Cargo if need be.
@@ -98,7 +107,9 @@ fn ask_cargo(pin_dir: &Path) -> Result<PathBuf, Failure> {
         .flatten()
         .find(|package| package["name"] == pin::PACKAGE)
         .and_then(|package| package["manifest_path"].as_str());
-    let dir = manifest.and_then(|path| Path::new(path).parent()).map(|p| p.join("llama.cpp"));
+    let dir = manifest
+        .and_then(|path| Path::new(path).parent())
+        .map(|p| p.join("llama.cpp"));
     match dir {
         Some(dir) if dir.join("CMakeLists.txt").is_file() => Ok(dir),
         _ => fail(format!(
@@ -128,7 +139,9 @@ fn cargo_metadata(pin_dir: &Path, offline: bool) -> Result<serde_json::Value, St
     }
     let output = command.output().map_err(|error| error.to_string())?;
     if !output.status.success() {
-        return Err(String::from_utf8_lossy(&output.stderr).trim().replace('\n', " "));
+        return Err(String::from_utf8_lossy(&output.stderr)
+            .trim()
+            .replace('\n', " "));
     }
     serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())
 }
@@ -164,7 +177,12 @@ fn cmake_version(text: &str, prefix: &str) -> Option<String> {
             .find_map(|line| line.trim().strip_prefix(&start)?.split(')').next())
             .map(|value| value.trim().to_owned())
     };
-    Some(format!("{}.{}.{}", part("MAJOR")?, part("MINOR")?, part("PATCH")?))
+    Some(format!(
+        "{}.{}.{}",
+        part("MAJOR")?,
+        part("MINOR")?,
+        part("PATCH")?
+    ))
 }
 
 /// Watches every file that a build reads, one by one: a folder's own entry would

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::fail::{Failure, fail};
 use crate::features::{Features, Target};
-use crate::{link, pin, publish, shim};
+use crate::{Linked, link, pin, shim};
 
 /// Links the installed libllama, once its version is the pinned one.
 pub fn build(
@@ -12,9 +12,10 @@ pub fn build(
     features: &Features,
     target: &Target,
     out_dir: &Path,
-) -> Result<(), Failure> {
+) -> Result<Linked, Failure> {
     let library = pkg_config::Config::new()
         .cargo_metadata(false)
+        .env_metadata(true)
         .probe("llama")
         .map_err(|error| {
             Failure(format!(
@@ -35,7 +36,12 @@ pub fn build(
     }
 
     let files = shim::files(manifest_dir)?;
-    shim::compile(&files, &shim::Headers::Installed(&library.include_paths), features, out_dir)?;
+    shim::compile(
+        &files,
+        &shim::Headers::Installed(&library.include_paths),
+        features,
+        out_dir,
+    )?;
     shim::link(out_dir);
     for dir in &library.link_paths {
         link::search(dir);
@@ -44,7 +50,10 @@ pub fn build(
     let mut libraries: Vec<String> = vec!["llama".to_owned()];
     libraries.extend(library.libs.iter().filter(|name| *name != "llama").cloned());
     let is_installed = |name: &str| {
-        library.link_paths.iter().any(|dir| dir.join(format!("lib{name}.so")).is_file())
+        library
+            .link_paths
+            .iter()
+            .any(|dir| dir.join(format!("lib{name}.so")).is_file())
     };
     for (_, backend, _) in features.backends().into_iter().filter(|(_, _, on)| *on) {
         if is_installed(backend) {
@@ -61,7 +70,17 @@ pub fn build(
 
     let mut includes: Vec<PathBuf> = library.include_paths.clone();
     includes.push(manifest_dir.join("shim"));
-    let lib_dir = library.link_paths.first().cloned().unwrap_or_else(|| PathBuf::from("/usr/lib"));
-    let root = lib_dir.parent().map_or_else(|| lib_dir.clone(), Path::to_owned);
-    publish(features, &root, &mut includes, &lib_dir)
+    let lib_dir = library
+        .link_paths
+        .first()
+        .cloned()
+        .unwrap_or_else(|| PathBuf::from("/usr/lib"));
+    let root = lib_dir
+        .parent()
+        .map_or_else(|| lib_dir.clone(), Path::to_owned);
+    Ok(Linked {
+        root,
+        includes,
+        lib_dir,
+    })
 }

@@ -8,8 +8,9 @@ use crate::environment;
 use crate::fail::{Failure, fail};
 use crate::features::{Features, Target};
 
-/// The oldest Vulkan headers that ggml-vulkan compiles against.
-const VULKAN_HEADERS: (u32, u32, u32) = (1, 3, 275);
+/// The oldest Vulkan headers that ggml-vulkan compiles against: the first with
+/// VK_EXT_layer_settings, which it uses without asking. `./setup` knows it, too.
+const VULKAN_HEADERS: (u32, u32, u32) = (1, 3, 272);
 
 /// What the enabled backends add to the CMake run and to the link line.
 #[derive(Default)]
@@ -20,7 +21,8 @@ pub struct Toolkits {
 
 impl Toolkits {
     fn define(&mut self, name: &str, value: &Path) {
-        self.defines.push((name.to_owned(), value.display().to_string()));
+        self.defines
+            .push((name.to_owned(), value.display().to_string()));
     }
 }
 
@@ -32,7 +34,10 @@ pub fn find(
 ) -> Result<Toolkits, Failure> {
     let mut found = Toolkits::default();
     // Where `./setup --cuda` and `./setup --vulkan` unpack what the system lacks.
-    let local = manifest_dir.parent().unwrap_or(manifest_dir).join(".toolchain");
+    let local = manifest_dir
+        .parent()
+        .unwrap_or(manifest_dir)
+        .join(".toolchain");
     if features.cuda {
         cuda(&mut found, target, &local.join("cuda"))?;
     }
@@ -61,11 +66,22 @@ fn cuda(found: &mut Toolkits, target: &Target, local: &Path) -> Result<(), Failu
     if target.is_apple() {
         return fail("the feature `cuda` cannot be built for Apple targets: use `metal`");
     }
-    let exe = |root: &Path| root.join("bin").join(format!("nvcc{}", std::env::consts::EXE_SUFFIX));
-    let named = ["CUDACXX", "CMAKE_CUDA_COMPILER"].into_iter().find_map(environment::path);
+    let exe = |root: &Path| {
+        root.join("bin")
+            .join(format!("nvcc{}", std::env::consts::EXE_SUFFIX))
+    };
+    let named = ["CUDACXX", "CMAKE_CUDA_COMPILER"]
+        .into_iter()
+        .find_map(environment::path);
     let roots = ["CUDA_PATH", "CUDA_HOME", "CUDAToolkit_ROOT", "CUDA_ROOT"];
     let nvcc = named
-        .or_else(|| roots.into_iter().filter_map(environment::path).map(|root| exe(&root)).next())
+        .or_else(|| {
+            roots
+                .into_iter()
+                .filter_map(environment::path)
+                .map(|root| exe(&root))
+                .next()
+        })
         .or_else(|| environment::find_program("nvcc"))
         .or_else(|| Some(exe(Path::new("/usr/local/cuda"))).filter(|path| path.is_file()))
         .or_else(|| Some(exe(local)).filter(|path| path.is_file()));
@@ -80,7 +96,13 @@ fn cuda(found: &mut Toolkits, target: &Target, local: &Path) -> Result<(), Failu
     found.define("CMAKE_CUDA_COMPILER", &nvcc);
     if let Some(root) = real.parent().and_then(Path::parent) {
         found.define("CUDAToolkit_ROOT", root);
-        for folder in ["lib64", "lib", "lib/x64", "targets/x86_64-linux/lib", "lib64/stubs"] {
+        for folder in [
+            "lib64",
+            "lib",
+            "lib/x64",
+            "targets/x86_64-linux/lib",
+            "lib64/stubs",
+        ] {
             let dir = root.join(folder);
             if dir.is_dir() {
                 found.library_dirs.push(dir);
@@ -95,7 +117,9 @@ fn cuda(found: &mut Toolkits, target: &Target, local: &Path) -> Result<(), Failu
              CMAKE_CUDA_ARCHITECTURES (for example 90-real) to build for one GPU, in a fraction \
              of the time"
         );
-        found.defines.push(("CMAKE_CUDA_ARCHITECTURES".to_owned(), list.to_owned()));
+        found
+            .defines
+            .push(("CMAKE_CUDA_ARCHITECTURES".to_owned(), list.to_owned()));
     }
     Ok(())
 }
@@ -166,7 +190,10 @@ fn vulkan(found: &mut Toolkits, target: &Target, local: &Path) -> Result<(), Fai
     }
     if let Some(sdk) = sdk {
         found.library_dirs.extend(
-            ["lib", "Lib"].iter().map(|lib| sdk.join(lib)).filter(|folder| folder.is_dir()),
+            ["lib", "Lib"]
+                .iter()
+                .map(|lib| sdk.join(lib))
+                .filter(|folder| folder.is_dir()),
         );
     }
     if target.is_apple() {
@@ -190,7 +217,10 @@ fn vulkan_version(header: &Path) -> (u32, u32, u32) {
         .find(|line| line.starts_with("#define VK_HEADER_VERSION_COMPLETE"))
         .and_then(|line| line.split_once('('))
         .map(|(_, arguments)| {
-            arguments.split(',').map_while(|part| part.trim().parse().ok()).collect()
+            arguments
+                .split(',')
+                .map_while(|part| part.trim().parse().ok())
+                .collect()
         })
         .unwrap_or_default();
     match complete.as_slice() {
@@ -200,12 +230,18 @@ fn vulkan_version(header: &Path) -> (u32, u32, u32) {
 }
 
 fn hip() -> Result<(), Failure> {
-    let roots = ["ROCM_PATH", "HIP_PATH"].into_iter().filter_map(environment::path);
+    let roots = ["ROCM_PATH", "HIP_PATH"]
+        .into_iter()
+        .filter_map(environment::path);
     let known = roots.chain([PathBuf::from("/opt/rocm"), PathBuf::from("/usr")]);
     let has_hip = |root: &PathBuf| {
-        ["lib/cmake/hip", "lib64/cmake/hip", "lib/x86_64-linux-gnu/cmake/hip"]
-            .iter()
-            .any(|folder| root.join(folder).is_dir())
+        [
+            "lib/cmake/hip",
+            "lib64/cmake/hip",
+            "lib/x86_64-linux-gnu/cmake/hip",
+        ]
+        .iter()
+        .any(|folder| root.join(folder).is_dir())
     };
     if known.into_iter().any(|root| has_hip(&root)) {
         return Ok(());
@@ -220,12 +256,14 @@ fn opencl(target: &Target) -> Result<(), Failure> {
     if environment::find_program("python3").is_none()
         && environment::find_program("python").is_none()
     {
-        return fail(
-            "the feature `opencl` needs Python 3 to embed its kernels: install python3",
-        );
+        return fail("the feature `opencl` needs Python 3 to embed its kernels: install python3");
     }
-    let named = ["OpenCL_INCLUDE_DIR", "OPENCL_ROOT"].into_iter().filter_map(environment::path);
-    let mut roots: Vec<PathBuf> = named.flat_map(|dir| [dir.clone(), dir.join("include")]).collect();
+    let named = ["OpenCL_INCLUDE_DIR", "OPENCL_ROOT"]
+        .into_iter()
+        .filter_map(environment::path);
+    let mut roots: Vec<PathBuf> = named
+        .flat_map(|dir| [dir.clone(), dir.join("include")])
+        .collect();
     roots.extend(["/usr/include", "/usr/local/include"].map(PathBuf::from));
     if target.os != "linux" || roots.iter().any(|root| root.join("CL/cl.h").is_file()) {
         return Ok(());
@@ -251,7 +289,11 @@ fn blas(target: &Target) -> Result<(), Failure> {
     let known = ["libblas.so", "libopenblas.so"];
     let installed = folders
         .iter()
-        .flat_map(|folder| known.iter().map(move |library| Path::new(folder).join(library)))
+        .flat_map(|folder| {
+            known
+                .iter()
+                .map(move |library| Path::new(folder).join(library))
+        })
         .any(|path| path.is_file());
     if target.os != "linux" || chosen > 0 || installed {
         return Ok(());

@@ -1,7 +1,7 @@
 //! llama.cpp 0.6.0 (ggml 0.26.0): its C API, raw, built from pinned sources, and
 //! a C++ shim that no exception leaves.
 //!
-//! This is the bottom layer of [`llama-moe`](https://docs.rs/llama-moe), which is
+//! This is the bottom layer of `llama-moe`, which is
 //! the crate for programs. Everything here is `unsafe` and named as in C: look a
 //! function up in llama.cpp's own headers. `llama_shim_*` functions are ours
 //! (`shim/llama_shim.h` documents each): guarded versions of the calls that can
@@ -31,7 +31,7 @@
 //! |---|---|---|
 //! | `cuda` | CUDA toolkit 11.8 or later (nvcc, cuBLAS), at run time the driver | `CUDA_PATH`, `CUDA_HOME`, `CUDAToolkit_ROOT`, `CUDACXX`, `CMAKE_CUDA_ARCHITECTURES` (without it: this machine's GPU, or a list of common ones where none is visible), `GGML_CUDA_*` |
 //! | `cuda-no-vmm` | as `cuda`; needs no libcuda to link | |
-//! | `vulkan` | Vulkan headers 1.3.275, glslc, SPIRV-Headers, the loader | `VULKAN_SDK`, `Vulkan_INCLUDE_DIR`, `Vulkan_GLSLC_EXECUTABLE`, `GGML_VULKAN_*` |
+//! | `vulkan` | Vulkan headers 1.3.272, glslc, SPIRV-Headers, the loader | `VULKAN_SDK`, `Vulkan_INCLUDE_DIR`, `Vulkan_GLSLC_EXECUTABLE`, `GGML_VULKAN_*` |
 //! | `metal` | an Apple target and Xcode's tools | `GGML_METAL_*` |
 //! | `hip` | ROCm 6.1 or later | `ROCM_PATH`, `HIP_PATH`, `CMAKE_HIP_ARCHITECTURES`, `GGML_HIP_*` |
 //! | `opencl` | OpenCL headers and loader, Python 3 | `OPENCL_ROOT`, `GGML_OPENCL_*` |
@@ -83,7 +83,12 @@ mod bindings {
 }
 
 #[cfg(feature = "rpc")]
-#[allow(missing_docs, non_camel_case_types, non_upper_case_globals, clippy::all)]
+#[allow(
+    missing_docs,
+    non_camel_case_types,
+    non_upper_case_globals,
+    clippy::all
+)]
 mod bindings_rpc {
     #[cfg(not(feature = "bindgen"))]
     include!("bindings_rpc.rs");

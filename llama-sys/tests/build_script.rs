@@ -22,8 +22,16 @@ fn refusal_in(manifest_dir: &Path, features: &str, variables: &[(&str, &Path)]) 
         .arg(Path::new(env!("CARGO_TARGET_TMPDIR")).join("build-script"));
     // What the machine that runs the tests has set must not decide them.
     for name in [
-        "CMAKE", "CMAKE_BUILD_TYPE", "CUDACXX", "CUDA_HOME", "CUDA_PATH", "DOCS_RS",
-        "GGML_CUDA", "LLAMA_CPP_DIR", "VULKAN_SDK", "Vulkan_INCLUDE_DIR",
+        "CMAKE",
+        "CMAKE_BUILD_TYPE",
+        "CUDACXX",
+        "CUDA_HOME",
+        "CUDA_PATH",
+        "DOCS_RS",
+        "GGML_CUDA",
+        "LLAMA_CPP_DIR",
+        "VULKAN_SDK",
+        "Vulkan_INCLUDE_DIR",
         "Vulkan_GLSLC_EXECUTABLE",
     ] {
         command.env_remove(name);
@@ -53,7 +61,10 @@ fn scratch(name: &str) -> PathBuf {
 fn a_wrong_llama_cpp_dir_is_named() {
     let empty = scratch("empty-checkout");
     let text = refusal("", &[("LLAMA_CPP_DIR", &empty)]);
-    assert_says(&text, &["is not a llama.cpp checkout", "empty-checkout", "unset it"]);
+    assert_says(
+        &text,
+        &["is not a llama.cpp checkout", "empty-checkout", "unset it"],
+    );
 }
 
 #[test]
@@ -67,7 +78,10 @@ fn another_version_is_a_mismatch() {
     )
     .expect("CMakeLists.txt");
     let text = refusal("", &[("LLAMA_CPP_DIR", &dir)]);
-    assert_says(&text, &["version mismatch", "0.5.1", "needs 0.6.0", "old-checkout"]);
+    assert_says(
+        &text,
+        &["version mismatch", "0.5.1", "needs 0.6.0", "old-checkout"],
+    );
 }
 
 #[test]
@@ -81,33 +95,66 @@ fn a_package_that_cargo_cannot_get_says_what_to_do() {
         return;
     }
     let root = scratch("unavailable");
-    for folder in ["llama-sys/build", "llama-sys/src", "llama-sys/shim", "llama-moe/src/ffi", "vendor"]
-    {
+    for folder in [
+        "llama-sys/build",
+        "llama-sys/src",
+        "llama-sys/shim",
+        "llama-moe/src/ffi",
+        "vendor",
+    ] {
         let from = crate_dir.join("..").join(folder);
         let to = root.join(folder);
         fs::create_dir_all(&to).expect("a folder");
-        for entry in fs::read_dir(&from).expect("a folder of the repository").flatten() {
+        for entry in fs::read_dir(&from)
+            .expect("a folder of the repository")
+            .flatten()
+        {
             if entry.path().is_file() {
                 fs::copy(entry.path(), to.join(entry.file_name())).expect("a copy");
             }
         }
     }
-    for file in ["Cargo.toml", "Cargo.lock", "llama-sys/Cargo.toml", "llama-moe/Cargo.toml"] {
+    for file in [
+        "Cargo.toml",
+        "Cargo.lock",
+        "llama-sys/Cargo.toml",
+        "llama-moe/Cargo.toml",
+    ] {
         fs::copy(crate_dir.join("..").join(file), root.join(file)).expect("a copy");
     }
-    fs::write(root.join("vendor/Cargo.toml"), root_manifest.replace("\"=0.", "\"=999."))
-        .expect("the broken pin");
+    fs::write(
+        root.join("vendor/Cargo.toml"),
+        root_manifest.replace("\"=0.", "\"=999."),
+    )
+    .expect("the broken pin");
     let text = refusal_in(&root.join("llama-sys"), "", &[]);
-    assert_says(&text, &["Cargo cannot provide the pinned package", "LLAMA_CPP_DIR", "cargo fetch"]);
+    assert_says(
+        &text,
+        &[
+            "Cargo cannot provide the pinned package",
+            "LLAMA_CPP_DIR",
+            "cargo fetch",
+        ],
+    );
 }
 
 #[test]
 fn a_missing_toolkit_is_one_sentence() {
     let nowhere = Path::new("/nonexistent/tool");
     let text = refusal("cuda", &[("CUDACXX", nowhere)]);
-    assert_says(&text, &["needs NVIDIA's nvcc", "CUDA_PATH", "./setup --cuda"]);
+    assert_says(
+        &text,
+        &["needs NVIDIA's nvcc", "CUDA_PATH", "./setup --cuda"],
+    );
     let text = refusal("vulkan", &[("Vulkan_GLSLC_EXECUTABLE", nowhere)]);
-    assert_says(&text, &["needs the shader compiler glslc", "VULKAN_SDK", "./setup --vulkan"]);
+    assert_says(
+        &text,
+        &[
+            "needs the shader compiler glslc",
+            "VULKAN_SDK",
+            "./setup --vulkan",
+        ],
+    );
     let text = refusal("", &[("CMAKE", nowhere)]);
     assert_says(&text, &["CMake is needed", "./setup"]);
 }
@@ -126,7 +173,10 @@ fn old_vulkan_headers_are_told_by_version() {
     fs::write(&glslc, "").expect("glslc");
     let text = refusal(
         "vulkan",
-        &[("Vulkan_INCLUDE_DIR", &dir), ("Vulkan_GLSLC_EXECUTABLE", &glslc)],
+        &[
+            ("Vulkan_INCLUDE_DIR", &dir),
+            ("Vulkan_GLSLC_EXECUTABLE", &glslc),
+        ],
     );
     assert_says(&text, &["1.3.200", "too old", "./setup --vulkan"]);
 }
@@ -140,7 +190,10 @@ fn metal_needs_an_apple_target() {
 #[test]
 fn variables_that_would_contradict_the_build_are_refused() {
     let text = refusal("", &[("CMAKE_BUILD_TYPE", Path::new("Debug"))]);
-    assert_says(&text, &["CMAKE_BUILD_TYPE=Debug", "NDEBUG", "RelWithDebInfo"]);
+    assert_says(
+        &text,
+        &["CMAKE_BUILD_TYPE=Debug", "NDEBUG", "RelWithDebInfo"],
+    );
     let text = refusal("", &[("GGML_CUDA", Path::new("ON"))]);
     assert_says(&text, &["GGML_CUDA=ON", "the Cargo feature `cuda`"]);
 }

@@ -19,7 +19,10 @@ fn vendor(file: &str) -> Option<String> {
 fn build_script_and_documentation_agree() {
     assert_eq!(llama_sys::LLAMA_CPP_VERSION, pin::LLAMA_CPP);
     let front = format!("//! llama.cpp {} (ggml {})", pin::LLAMA_CPP, pin::GGML);
-    assert!(read("src/lib.rs").expect("src/lib.rs").contains(&front), "front page: {front}");
+    assert!(
+        read("src/lib.rs").expect("src/lib.rs").contains(&front),
+        "front page: {front}"
+    );
 }
 
 #[test]
@@ -36,7 +39,9 @@ fn manifest_and_lock_name_the_same_package() {
         .expect("the manifest pins the package exactly");
     let version = dependency.split('"').next().expect("a version");
     let locked = format!("name = \"{}\"\nversion = \"{version}\"\n", pin::PACKAGE);
-    let (_, rest) = lock.split_once(&locked).expect("the lock holds that version");
+    let (_, rest) = lock
+        .split_once(&locked)
+        .expect("the lock holds that version");
     let checksum = rest
         .lines()
         .find_map(|line| line.strip_prefix("checksum = \""))
@@ -46,6 +51,9 @@ fn manifest_and_lock_name_the_same_package() {
 
     let readme = vendor("README.md").expect("vendor/README.md");
     for fact in [pin::LLAMA_CPP, pin::GGML, pin::PACKAGE, version, checksum] {
-        assert!(readme.contains(fact), "vendor/README.md does not say {fact}");
+        assert!(
+            readme.contains(fact),
+            "vendor/README.md does not say {fact}"
+        );
     }
 }

@@ -21,50 +21,7 @@ pub const EXPERT_BYTES: u64 =
 
 /// Writes a complete, loadable MoE model with random weights (fixed seed).
 pub fn write_moe(path: &Path) {
-    let mut file = Writer::new();
-    file.string("general.architecture", "qwen3moe");
-    file.string("general.name", "llama-sys test model");
-    for (key, value) in [
-        ("block_count", LAYERS as u32),
-        ("context_length", 512),
-        ("embedding_length", EMBD as u32),
-        ("feed_forward_length", 2 * FF_EXPERT as u32),
-        ("attention.head_count", HEADS as u32),
-        ("attention.head_count_kv", HEADS as u32),
-        ("attention.key_length", HEAD as u32),
-        ("attention.value_length", HEAD as u32),
-        ("expert_count", EXPERTS as u32),
-        ("expert_used_count", EXPERTS_USED),
-        ("expert_feed_forward_length", FF_EXPERT as u32),
-    ] {
-        file.u32(&format!("qwen3moe.{key}"), value);
-    }
-    file.f32("qwen3moe.attention.layer_norm_rms_epsilon", 1e-6);
-    file.f32("qwen3moe.rope.freq_base", 10_000.0);
-    let n_vocab = file.vocabulary();
-
-    file.tensor("token_embd.weight", &[EMBD, n_vocab]);
-    file.tensor("output_norm.weight", &[EMBD]);
-    file.tensor("output.weight", &[EMBD, n_vocab]);
-    for layer in 0..LAYERS {
-        for (name, shape) in [
-            ("attn_norm", vec![EMBD]),
-            ("attn_q", vec![EMBD, HEAD * HEADS]),
-            ("attn_k", vec![EMBD, HEAD * HEADS]),
-            ("attn_v", vec![EMBD, HEAD * HEADS]),
-            ("attn_q_norm", vec![HEAD]),
-            ("attn_k_norm", vec![HEAD]),
-            ("attn_output", vec![HEAD * HEADS, EMBD]),
-            ("ffn_norm", vec![EMBD]),
-            ("ffn_gate_inp", vec![EMBD, EXPERTS as i64]),
-            ("ffn_gate_exps", vec![EMBD, FF_EXPERT, EXPERTS as i64]),
-            ("ffn_up_exps", vec![EMBD, FF_EXPERT, EXPERTS as i64]),
-            ("ffn_down_exps", vec![FF_EXPERT, EMBD, EXPERTS as i64]),
-        ] {
-            file.tensor(&format!("blk.{layer}.{name}.weight"), &shape);
-        }
-    }
-    file.write(path);
+    Writer::moe().write(path);
 }
 
 /// A GGUF under construction: `gguf_context` for the header, `ggml_context` for
@@ -76,7 +33,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    pub fn new() -> Self {
+    fn new() -> Self {
         let params = sys::ggml_init_params {
             mem_size: 16 << 20,
             mem_buffer: ptr::null_mut(),
@@ -86,7 +43,59 @@ impl Writer {
         // freed in drop.
         let (header, tensors) = unsafe { (sys::gguf_init_empty(), sys::ggml_init(params)) };
         assert!(!header.is_null() && !tensors.is_null());
-        Self { header, tensors, random: 0x9e37_79b9_7f4a_7c15 }
+        Self {
+            header,
+            tensors,
+            random: 0x9e37_79b9_7f4a_7c15,
+        }
+    }
+
+    /// The test model, complete.
+    pub fn moe() -> Self {
+        let mut file = Writer::new();
+        file.string("general.architecture", "qwen3moe");
+        file.string("general.name", "llama-sys test model");
+        for (key, value) in [
+            ("block_count", LAYERS as u32),
+            ("context_length", 512),
+            ("embedding_length", EMBD as u32),
+            ("feed_forward_length", 2 * FF_EXPERT as u32),
+            ("attention.head_count", HEADS as u32),
+            ("attention.head_count_kv", HEADS as u32),
+            ("attention.key_length", HEAD as u32),
+            ("attention.value_length", HEAD as u32),
+            ("expert_count", EXPERTS as u32),
+            ("expert_used_count", EXPERTS_USED),
+            ("expert_feed_forward_length", FF_EXPERT as u32),
+        ] {
+            file.u32(&format!("qwen3moe.{key}"), value);
+        }
+        file.f32("qwen3moe.attention.layer_norm_rms_epsilon", 1e-6);
+        file.f32("qwen3moe.rope.freq_base", 10_000.0);
+        let n_vocab = file.vocabulary();
+
+        file.tensor("token_embd.weight", &[EMBD, n_vocab]);
+        file.tensor("output_norm.weight", &[EMBD]);
+        file.tensor("output.weight", &[EMBD, n_vocab]);
+        for layer in 0..LAYERS {
+            for (name, shape) in [
+                ("attn_norm", vec![EMBD]),
+                ("attn_q", vec![EMBD, HEAD * HEADS]),
+                ("attn_k", vec![EMBD, HEAD * HEADS]),
+                ("attn_v", vec![EMBD, HEAD * HEADS]),
+                ("attn_q_norm", vec![HEAD]),
+                ("attn_k_norm", vec![HEAD]),
+                ("attn_output", vec![HEAD * HEADS, EMBD]),
+                ("ffn_norm", vec![EMBD]),
+                ("ffn_gate_inp", vec![EMBD, EXPERTS as i64]),
+                ("ffn_gate_exps", vec![EMBD, FF_EXPERT, EXPERTS as i64]),
+                ("ffn_up_exps", vec![EMBD, FF_EXPERT, EXPERTS as i64]),
+                ("ffn_down_exps", vec![FF_EXPERT, EMBD, EXPERTS as i64]),
+            ] {
+                file.tensor(&format!("blk.{layer}.{name}.weight"), &shape);
+            }
+        }
+        file
     }
 
     pub fn string(&mut self, key: &str, value: &str) {
@@ -118,7 +127,12 @@ impl Writer {
         let mut pointers: Vec<_> = values.iter().map(|value| value.as_ptr()).collect();
         // SAFETY: `pointers` holds as many strings as its length says; all are copied.
         unsafe {
-            sys::gguf_set_arr_str(self.header, key.as_ptr(), pointers.as_mut_ptr(), pointers.len());
+            sys::gguf_set_arr_str(
+                self.header,
+                key.as_ptr(),
+                pointers.as_mut_ptr(),
+                pointers.len(),
+            );
         }
     }
 
@@ -131,7 +145,7 @@ impl Writer {
 
     /// A SentencePiece vocabulary: three specials, 256 bytes, the printable ASCII
     /// characters and a few longer pieces. Returns the number of tokens.
-    pub fn vocabulary(&mut self) -> i64 {
+    fn vocabulary(&mut self) -> i64 {
         const UNKNOWN: i32 = 2;
         const CONTROL: i32 = 3;
         const NORMAL: i32 = 1;
@@ -142,7 +156,10 @@ impl Writer {
             (c_string("</s>"), 0.0, CONTROL),
         ];
         tokens.extend((0..=255).map(|byte| (c_string(&format!("<0x{byte:02X}>")), 0.0, BYTE)));
-        for (rank, piece) in ["\u{2581}", "expert", "\u{2581}the"].into_iter().enumerate() {
+        for (rank, piece) in ["\u{2581}", "expert", "\u{2581}the"]
+            .into_iter()
+            .enumerate()
+        {
             tokens.push((c_string(piece), -(rank as f32), NORMAL));
         }
         for character in '!'..='~' {
@@ -162,7 +179,7 @@ impl Writer {
     }
 
     /// Adds an F32 tensor with random values around zero (around one for norms).
-    pub fn tensor(&mut self, name: &str, shape: &[i64]) {
+    fn tensor(&mut self, name: &str, shape: &[i64]) {
         let c_name = c_string(name);
         let center = if name.contains("_norm") { 1.0 } else { 0.0 };
         // SAFETY: `shape` holds as many extents as its length says; the context was

@@ -1,0 +1,103 @@
+#include "internals.hpp"
+
+#ifndef LLAMA_SHIM_NO_INTERNALS
+
+// INTERNAL: src/llama-model.h: llama_model::{arch, hparams}: vocab_only, no_alloc and
+// causal_attn have no public getter.
+#include "llama-model.h"
+// INTERNAL: src/llama-context.h: llama_context::get_cparams: the output limit and the
+// kind of memory have no public getter.
+#include "llama-context.h"
+// INTERNAL: src/llama-batch.h: llama_batch_ext::{tokens, mem}: an extended batch does not
+// tell how much it holds.
+#include "llama-batch.h"
+// INTERNAL: src/llama-adapter.h: llama_adapter_lora::model: an adapter does not tell
+// whose it is.
+#include "llama-adapter.h"
+// INTERNAL: src/llama-sampler.h: llama_sampler_chain::is_init: attaching a chain twice
+// aborts, and a chain does not tell.
+#include "llama-sampler.h"
+// INTERNAL: src/llama-model-saver.h: llama_model_saver_supports_arch: saving any other
+// architecture aborts.
+#include "llama-model-saver.h"
+
+namespace llama_shim {
+
+bool is_vocab_only(const llama_model * model) {
+    return model->hparams.vocab_only;
+}
+
+bool is_no_alloc(const llama_model * model) {
+    return model->hparams.no_alloc;
+}
+
+causal is_causal(const llama_model * model) {
+    return model->hparams.causal_attn ? causal::yes : causal::no;
+}
+
+bool can_be_saved(const llama_model * model) {
+    return llama_model_saver_supports_arch(model->arch);
+}
+
+bool belongs_to(const llama_adapter_lora * adapter, const llama_model * model) {
+    return adapter->model == model;
+}
+
+bool was_attached(const llama_sampler * chain) {
+    return static_cast<const llama_sampler_chain *>(chain->ctx)->is_init;
+}
+
+context_facts facts_of(const llama_context * ctx) {
+    const llama_cparams & cparams = ctx->get_cparams();
+    return {true, cparams.embeddings, cparams.kv_unified, cparams.n_outputs_max};
+}
+
+batch_facts facts_of(const llama_batch_ext * batch) {
+    std::size_t n_outputs = 0;
+    for (const llama_batch_ext::token & token : batch->tokens) {
+        n_outputs += token.output ? 1 : 0;
+    }
+    return {true, batch->tokens.size(), n_outputs, batch->mem};
+}
+
+} // namespace llama_shim
+
+#else
+
+namespace llama_shim {
+
+bool is_vocab_only(const llama_model *) {
+    return false;
+}
+
+bool is_no_alloc(const llama_model *) {
+    return false;
+}
+
+causal is_causal(const llama_model *) {
+    return causal::unknown;
+}
+
+bool can_be_saved(const llama_model *) {
+    return true;
+}
+
+bool belongs_to(const llama_adapter_lora *, const llama_model *) {
+    return true;
+}
+
+bool was_attached(const llama_sampler *) {
+    return false;
+}
+
+context_facts facts_of(const llama_context *) {
+    return {false, false, false, 0};
+}
+
+batch_facts facts_of(const llama_batch_ext *) {
+    return {false, 0, 0, nullptr};
+}
+
+} // namespace llama_shim
+
+#endif

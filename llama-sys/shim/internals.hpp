@@ -1,0 +1,49 @@
+// Facts that llama.cpp's public API does not tell. Without its internal headers each
+// answer is the one that refuses nothing.
+#pragma once
+
+#include "llama.h"
+
+#include <cstddef>
+#include <cstdint>
+
+namespace llama_shim {
+
+// Loaded for its vocabulary only: a context for it crashes.
+bool is_vocab_only(const llama_model * model);
+
+// Loaded without weights: its memory can be measured, but nothing can be computed.
+bool is_no_alloc(const llama_model * model);
+
+// Whether attention looks backwards only, unless a context says otherwise.
+enum class causal { no, yes, unknown };
+causal is_causal(const llama_model * model);
+
+// Whether llama.cpp can write the model's architecture to a file.
+bool can_be_saved(const llama_model * model);
+
+// Whether an adapter was loaded for this model.
+bool belongs_to(const llama_adapter_lora * adapter, const llama_model * model);
+
+// Whether a chain has been attached to a context in its life; a second time aborts.
+bool was_attached(const llama_sampler * chain);
+
+// What a context was created with and does not tell.
+struct context_facts {
+    bool     known;
+    bool     embeddings;    // every token is an output
+    bool     kv_unified;    // sequences share one buffer
+    uint32_t n_outputs_max; // per batch
+};
+context_facts facts_of(const llama_context * ctx);
+
+// What an extended batch holds.
+struct batch_facts {
+    bool           known;
+    std::size_t    n_tokens;
+    std::size_t    n_outputs;
+    llama_memory_t memory; // of the context it was made for
+};
+batch_facts facts_of(const llama_batch_ext * batch);
+
+} // namespace llama_shim

@@ -1,0 +1,123 @@
+//! The loader's own regular expressions: `std::regex`, ECMAScript.
+
+use std::ptr;
+
+use llama_sys as sys;
+
+mod support;
+use support::{Failure, gguf::c_string, guarded};
+
+/// A compiled pattern, freed on drop.
+struct Regex(*mut sys::llama_shim_regex);
+
+impl Regex {
+    fn new(pattern: &str) -> Result<Self, Failure> {
+        let pattern = c_string(pattern);
+        let mut regex = ptr::null_mut();
+        guarded(|error| {
+            // SAFETY: a NUL-terminated pattern, out-parameters of this frame.
+            unsafe { sys::llama_shim_regex_new(pattern.as_ptr(), &mut regex, error) }
+        })?;
+        Ok(Self(regex))
+    }
+
+    fn search(&self, text: &str) -> Option<std::ops::Range<usize>> {
+        let text = c_string(text);
+        let (mut matched, mut begin, mut end) = (false, 0, 0);
+        guarded(|error| {
+            // SAFETY: a live pattern, a NUL-terminated text.
+            unsafe {
+                sys::llama_shim_regex_search(
+                    self.0,
+                    text.as_ptr(),
+                    &mut matched,
+                    &mut begin,
+                    &mut end,
+                    error,
+                )
+            }
+        })
+        .expect("a search");
+        matched.then_some(begin..end)
+    }
+}
+
+impl Drop for Regex {
+    fn drop(&mut self) {
+        // SAFETY: owned.
+        unsafe { sys::llama_shim_regex_free(self.0) }
+    }
+}
+
+#[test]
+fn a_search_is_the_loaders() {
+    let experts = Regex::new(r"\.ffn_(up|down|gate|gate_up)_(ch|)exps").expect("a pattern");
+    assert_eq!(experts.search("blk.3.ffn_gate_exps.weight"), Some(5..19));
+    assert!(experts.search("blk.3.ffn_gate_up_exps.weight").is_some());
+    assert!(experts.search("blk.3.ffn_gate_inp.weight").is_none());
+    assert!(experts.search("blk.3.ffn_up_shexp.weight").is_none());
+    // Unanchored, and ECMAScript: `.` is any character.
+    assert_eq!(
+        Regex::new("k.1")
+            .expect("a pattern")
+            .search("blk.1.attn_q.weight"),
+        Some(2..5)
+    );
+}
+
+#[test]
+fn the_librarys_message_arrives() {
+    for (pattern, part) in [
+        ("blk\\.(0|1", "arenthes"),
+        ("[a", "racket"),
+        ("a{2,1}", "range"),
+    ] {
+        let Err(failure) = Regex::new(pattern) else {
+            panic!("{pattern} compiles")
+        };
+        assert_eq!(
+            failure.status,
+            sys::LLAMA_SHIM_EXCEPTION,
+            "{pattern}: {}",
+            failure.text
+        );
+        assert!(
+            failure.text.contains("not a valid regular expression"),
+            "{}",
+            failure.text
+        );
+        assert!(
+            failure.text.to_lowercase().contains(part),
+            "{pattern}: {}",
+            failure.text
+        );
+    }
+}
+
+#[test]
+fn patterns_that_would_exhaust_the_stack_are_refused() {
+    let deep = "(".repeat(10_000) + &")".repeat(10_000);
+    let long = "a?".repeat(50_000);
+    let repeated = "(a{100}){100}";
+    for pattern in [deep.as_str(), long.as_str(), repeated] {
+        let Err(failure) = Regex::new(pattern) else {
+            panic!("it compiles")
+        };
+        assert_eq!(
+            failure.status,
+            sys::LLAMA_SHIM_INVALID_ARGUMENT,
+            "{}",
+            failure.text
+        );
+    }
+    // The longest text the shim lets through, against patterns at the limit, on the
+    // 2 MiB stack of a thread: returning at all is the test.
+    let text = "a".repeat(sys::LLAMA_SHIM_REGEX_MAX_TEXT as usize);
+    for pattern in ["(a|b|c)*d", "(a?)*b", "((a|aa)+)?z"] {
+        if let Ok(regex) = Regex::new(pattern) {
+            let text = text.clone();
+            let length = text.len().min(24); // the last pattern takes exponential time
+            assert!(regex.search(&text[..length]).is_none());
+        }
+    }
+}
