@@ -96,7 +96,7 @@ pub fn build(
         features.dynamic_backends,
     )
         .hash(&mut key);
-    (features.portable, &passed, &toolkits.defines).hash(&mut key);
+    (features.portable, &passed).hash(&mut key);
     for cpp in [false, true] {
         let compiler = compiler(cpp)?;
         (compiler.path(), compiler.args()).hash(&mut key);
@@ -124,6 +124,7 @@ pub fn build(
         .map_err(|error| Failure(format!("cannot lock {}: {error}", lock_path.display())))?;
 
     println!("llama-sys: CMake tree {}", tree.display());
+    forget_other_cuda(&tree.join("build"), toolkits);
     config
         .out_dir(&tree)
         .define("CMAKE_INSTALL_PREFIX", out_dir)
@@ -140,17 +141,20 @@ pub fn build(
         config.build_target("help");
     }
     config.build();
-    let cache = Cache::read(&tree.join("build"));
+    let cache = Cache::read(tree.join("build"));
     drop(lock);
     Ok(cache)
 }
 
 /// What CMake found: the path entries of its cache.
-#[derive(Default)]
-pub struct Cache(Vec<(String, PathBuf)>);
+pub struct Cache {
+    /// The CMake tree.
+    pub build_dir: PathBuf,
+    entries: Vec<(String, PathBuf)>,
+}
 
 impl Cache {
-    fn read(build_dir: &Path) -> Self {
+    fn read(build_dir: PathBuf) -> Self {
         let text = fs::read_to_string(build_dir.join("CMakeCache.txt")).unwrap_or_default();
         let entries = text.lines().filter_map(|line| {
             let (name, rest) = line.split_once(':')?;
@@ -158,12 +162,13 @@ impl Cache {
             let path = PathBuf::from(value);
             path.is_file().then(|| (name.to_owned(), path))
         });
-        Self(entries.collect())
+        let entries = entries.collect();
+        Self { build_dir, entries }
     }
 
     /// The file that the variable `name` holds, unless it was not found.
     pub fn path(&self, name: &str) -> Option<PathBuf> {
-        self.0
+        self.entries
             .iter()
             .find(|(entry, _)| entry == name)
             .map(|(_, path)| path.clone())
@@ -171,11 +176,27 @@ impl Cache {
 
     /// The files of every variable whose name satisfies `wanted`.
     pub fn paths(&self, wanted: impl Fn(&str) -> bool) -> Vec<PathBuf> {
-        self.0
+        self.entries
             .iter()
             .filter(|(entry, _)| wanted(entry))
             .map(|(_, path)| path.clone())
             .collect()
+    }
+}
+
+/// A compiler is the one thing that CMake does not change in place: given another
+/// nvcc it would start over and lose every option of this run. Without its cache it
+/// starts over with them; objects whose command is the same are kept.
+fn forget_other_cuda(build_dir: &Path, toolkits: &Toolkits) {
+    const COMPILER: &str = "CMAKE_CUDA_COMPILER";
+    let known = Cache::read(build_dir.to_owned()).path(COMPILER);
+    let wanted = toolkits.defines.iter().find(|(name, _)| name == COMPILER);
+    if let (Some(known), Some((_, wanted))) = (known, wanted)
+        && known != Path::new(wanted)
+    {
+        // What cannot be removed, CMake will say itself.
+        let _ = fs::remove_file(build_dir.join("CMakeCache.txt"));
+        let _ = fs::remove_dir_all(build_dir.join("CMakeFiles"));
     }
 }
 

@@ -81,6 +81,11 @@ fn vendored(
     let cache = compiled?;
     shim.unwrap_or_else(|_| fail("the compilation of the C++ shim panicked, see above"))?;
 
+    // For the test that looks at how every object was compiled.
+    println!(
+        "cargo::rustc-env=LLAMA_SYS_CMAKE_TREE={}",
+        cache.build_dir.display()
+    );
     let lib_dir = out_dir.join("lib");
     shim::link(out_dir);
     link::llama(features, target, &toolkits, &cache, &lib_dir)?;

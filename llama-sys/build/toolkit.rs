@@ -73,7 +73,7 @@ fn cuda(found: &mut Toolkits, target: &Target, local: &Path) -> Result<(), Failu
     let named = ["CUDACXX", "CMAKE_CUDA_COMPILER"]
         .into_iter()
         .find_map(environment::path);
-    let roots = ["CUDA_PATH", "CUDA_HOME", "CUDAToolkit_ROOT", "CUDA_ROOT"];
+    let roots = ["CUDA_PATH", "CUDA_HOME", "CUDAToolkit_ROOT"];
     let nvcc = named
         .or_else(|| {
             roots

@@ -549,7 +549,7 @@ enum llama_shim_status llama_shim_vocab_get(
 
 /* Limits for grammars. Parsing, and the search for left recursion, recurse along the
    nesting and along chains of rules. */
-enum {
+enum llama_shim_grammar_limit {
     LLAMA_SHIM_GRAMMAR_MAX_LENGTH = 1 << 18, /* bytes */
     LLAMA_SHIM_GRAMMAR_MAX_DEPTH  = 256,     /* of parentheses */
     LLAMA_SHIM_GRAMMAR_MAX_CHAIN  = 4096,    /* of rules that begin with one another */
@@ -863,7 +863,7 @@ void llama_shim_memory_free(struct llama_shim_memory * list) LLAMA_SHIM_NOEXCEPT
    repetition once more per byte of text. At all limits at once a search needs less than
    half of a stack of 2 MiB. No limit exists for time: nested unbounded repetitions such
    as "(a*)*b" take exponentially long, here and in the loader. */
-enum {
+enum llama_shim_regex_limit {
     LLAMA_SHIM_REGEX_MAX_LENGTH = 4096, /* bytes of a pattern */
     LLAMA_SHIM_REGEX_MAX_DEPTH  = 64,   /* of groups in groups */
     LLAMA_SHIM_REGEX_MAX_STEPS  = 4096, /* of a match */
@@ -913,8 +913,8 @@ enum llama_shim_fit_result {
    `overrides` has `n_overrides` entries, at least llama_max_tensor_buft_overrides().
    Both must outlive the use of `mparams`, which points into them afterwards. The patterns
    written there are static. `margins` has `n_margins` sizes in bytes to leave free
-   per device, at least one per device in use and at least one. Messages below
-   `log_level` are demoted to debug messages.
+   per device, at least one; the last of them stands for all further devices. Messages
+   below `log_level` are demoted to debug messages.
 
    FIT_SUCCESS is LLAMA_SHIM_OK, the other results are LLAMA_SHIM_FAILED. Loading and
    context creation elsewhere wait until this ends. The global log callback is not

@@ -22,7 +22,7 @@ extern "C" {
 #endif
 
 /* More devices in one answer are taken for garbage. A context uses at most 16. */
-enum { LLAMA_SHIM_RPC_MAX_DEVICES = 64 };
+enum llama_shim_rpc_limit { LLAMA_SHIM_RPC_MAX_DEVICES = 64 };
 
 /* What a server said of itself. */
 struct llama_shim_rpc_info {

@@ -1,7 +1,7 @@
 #include "guard.hpp"
 #include "internals.hpp"
 #include "lock.hpp"
-#include "regex.hpp"
+#include "params.hpp"
 
 #ifndef LLAMA_SHIM_NO_INTERNALS
 // INTERNAL: src/llama-ext.h: llama_model_n_devices, llama_model_get_device,
@@ -15,19 +15,6 @@ using namespace llama_shim;
 
 namespace {
 
-// Refuses parameters that the loader answers with an abort or a stack overflow.
-void check_params(const struct llama_model_params * params) {
-    require(params != nullptr, "the model parameters are NULL");
-    require(!params->no_alloc || params->load_mode == LLAMA_LOAD_MODE_NONE,
-            "a model without weights (no_alloc) needs the load mode NONE");
-    if (params->tensor_buft_overrides != nullptr) {
-        for (const auto * override = params->tensor_buft_overrides; override->pattern != nullptr; ++override) {
-            require(override->buft != nullptr, "a tensor buffer override has no buffer type");
-            check_pattern(override->pattern);
-        }
-    }
-}
-
 // Runs a loading function with the lock held, and hands out its model.
 template <typename Load>
 enum llama_shim_status load(
@@ -37,7 +24,10 @@ enum llama_shim_status load(
     }
     return guard(error, [&] {
         require(model != nullptr, "there is no place for the model");
-        check_params(params);
+        require(params != nullptr, "the model parameters are NULL");
+        require(!params->no_alloc || params->load_mode == LLAMA_LOAD_MODE_NONE,
+                "a model without weights (no_alloc) needs the load mode NONE");
+        check_model_params(*params);
         const lock turn(load_mutex());
         *model = call();
         if (*model == nullptr) {

@@ -33,8 +33,10 @@ public:
             part & group = open.back();
             switch (*at_) {
                 case '(':
-                    require(open.size() <= LLAMA_SHIM_REGEX_MAX_DEPTH,
-                            "the pattern has more than 64 groups within each other");
+                    if (open.size() > LLAMA_SHIM_REGEX_MAX_DEPTH) {
+                        refuse("the pattern has more than " + std::to_string(LLAMA_SHIM_REGEX_MAX_DEPTH) +
+                               " groups within each other");
+                    }
                     skip_group_head();
                     open.emplace_back();
                     continue;
@@ -185,7 +187,9 @@ private:
 
 regex_depth check_pattern(const char * pattern) {
     require(pattern != nullptr, "the pattern is NULL");
-    require(std::strlen(pattern) <= LLAMA_SHIM_REGEX_MAX_LENGTH, "the pattern is longer than 4096 bytes");
+    if (std::strlen(pattern) > LLAMA_SHIM_REGEX_MAX_LENGTH) {
+        refuse("the pattern is longer than " + std::to_string(LLAMA_SHIM_REGEX_MAX_LENGTH) + " bytes");
+    }
     const regex_depth depth = pattern_reader(pattern).read();
     require(depth.fixed + depth.per_byte * LLAMA_SHIM_REGEX_MAX_TEXT <= LLAMA_SHIM_REGEX_MAX_STEPS,
             "an unbounded repetition in the pattern holds too much: std::regex could overflow the stack");
@@ -224,7 +228,9 @@ enum llama_shim_status llama_shim_regex_search(
     }
     return guard(error, [&] {
         require(regex != nullptr && text != nullptr && matched != nullptr, "an argument is NULL");
-        require(std::strlen(text) <= LLAMA_SHIM_REGEX_MAX_TEXT, "the text is longer than 128 bytes");
+        if (std::strlen(text) > LLAMA_SHIM_REGEX_MAX_TEXT) {
+            refuse("the text is longer than " + std::to_string(LLAMA_SHIM_REGEX_MAX_TEXT) + " bytes");
+        }
         std::cmatch match;
         *matched = std::regex_search(text, match, regex->compiled);
         if (*matched && begin != nullptr) {

@@ -166,6 +166,10 @@ enum llama_shim_status llama_shim_state_seq_load_file(
         require(path != nullptr, "the path is NULL");
         require(n_tokens != nullptr, "there is no place for the number of tokens");
         check_seq_id(ctx, seq_id);
-        return llama_state_seq_load_file(ctx, path, seq_id, tokens, capacity, n_tokens);
+        const size_t read = llama_state_seq_load_file(ctx, path, seq_id, tokens, capacity, n_tokens);
+        if (read == 0) {
+            *n_tokens = 0;
+        }
+        return read;
     });
 }

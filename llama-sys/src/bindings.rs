@@ -228,8 +228,8 @@ pub type llama_opt_param_filter = ::core::option::Option<
     ) -> bool,
 >;
 pub type llama_shim_status = ::core::ffi::c_uint;
-pub type _bindgen_ty_1 = ::core::ffi::c_uint;
-pub type _bindgen_ty_2 = ::core::ffi::c_uint;
+pub type llama_shim_grammar_limit = ::core::ffi::c_uint;
+pub type llama_shim_regex_limit = ::core::ffi::c_uint;
 pub type llama_shim_fit_result = ::core::ffi::c_uint;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -1286,14 +1286,14 @@ pub const LLAMA_SHIM_EXCEPTION: llama_shim_status = 2;
 pub const LLAMA_SHIM_OUT_OF_MEMORY: llama_shim_status = 3;
 pub const LLAMA_SHIM_INVALID_ARGUMENT: llama_shim_status = 4;
 pub const LLAMA_SHIM_UNSUPPORTED: llama_shim_status = 5;
-pub const LLAMA_SHIM_GRAMMAR_MAX_LENGTH: _bindgen_ty_1 = 262144;
-pub const LLAMA_SHIM_GRAMMAR_MAX_DEPTH: _bindgen_ty_1 = 256;
-pub const LLAMA_SHIM_GRAMMAR_MAX_CHAIN: _bindgen_ty_1 = 4096;
-pub const LLAMA_SHIM_GRAMMAR_MAX_STEPS: _bindgen_ty_1 = 50000000;
-pub const LLAMA_SHIM_REGEX_MAX_LENGTH: _bindgen_ty_2 = 4096;
-pub const LLAMA_SHIM_REGEX_MAX_DEPTH: _bindgen_ty_2 = 64;
-pub const LLAMA_SHIM_REGEX_MAX_STEPS: _bindgen_ty_2 = 4096;
-pub const LLAMA_SHIM_REGEX_MAX_TEXT: _bindgen_ty_2 = 128;
+pub const LLAMA_SHIM_GRAMMAR_MAX_LENGTH: llama_shim_grammar_limit = 262144;
+pub const LLAMA_SHIM_GRAMMAR_MAX_DEPTH: llama_shim_grammar_limit = 256;
+pub const LLAMA_SHIM_GRAMMAR_MAX_CHAIN: llama_shim_grammar_limit = 4096;
+pub const LLAMA_SHIM_GRAMMAR_MAX_STEPS: llama_shim_grammar_limit = 50000000;
+pub const LLAMA_SHIM_REGEX_MAX_LENGTH: llama_shim_regex_limit = 4096;
+pub const LLAMA_SHIM_REGEX_MAX_DEPTH: llama_shim_regex_limit = 64;
+pub const LLAMA_SHIM_REGEX_MAX_STEPS: llama_shim_regex_limit = 4096;
+pub const LLAMA_SHIM_REGEX_MAX_TEXT: llama_shim_regex_limit = 128;
 pub const LLAMA_SHIM_FIT_SUCCESS: llama_shim_fit_result = 0;
 pub const LLAMA_SHIM_FIT_TOO_BIG: llama_shim_fit_result = 1;
 pub const LLAMA_SHIM_FIT_ERROR: llama_shim_fit_result = 2;

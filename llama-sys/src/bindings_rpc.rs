@@ -2,7 +2,7 @@
 
 use super::bindings::*;
 
-pub type _bindgen_ty_3 = ::core::ffi::c_uint;
+pub type llama_shim_rpc_limit = ::core::ffi::c_uint;
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct llama_shim_rpc_info {
@@ -16,7 +16,7 @@ pub const RPC_PROTO_MAJOR_VERSION: u32 = 7;
 pub const RPC_PROTO_MINOR_VERSION: u32 = 0;
 pub const RPC_PROTO_PATCH_VERSION: u32 = 0;
 pub const GGML_RPC_MAX_SERVERS: u32 = 16;
-pub const LLAMA_SHIM_RPC_MAX_DEVICES: _bindgen_ty_3 = 64;
+pub const LLAMA_SHIM_RPC_MAX_DEVICES: llama_shim_rpc_limit = 64;
 unsafe extern "C" {
     pub fn ggml_backend_rpc_init(
         endpoint: *const ::core::ffi::c_char,

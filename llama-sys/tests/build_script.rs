@@ -99,6 +99,7 @@ fn a_package_that_cargo_cannot_get_says_what_to_do() {
         "llama-sys/build",
         "llama-sys/src",
         "llama-sys/shim",
+        "llama-moe/src",
         "llama-moe/src/ffi",
         "vendor",
     ] {

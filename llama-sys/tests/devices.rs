@@ -7,7 +7,7 @@ use support::text;
 
 /// Names and kinds of all devices.
 fn devices() -> Vec<(String, sys::ggml_backend_dev_type)> {
-    support::load_backends();
+    support::init();
     // SAFETY: indices below the count are valid, devices live as long as the process.
     unsafe {
         (0..sys::ggml_backend_dev_count())
@@ -56,13 +56,4 @@ fn vulkan_has_a_device() {
         devices.iter().any(|(name, _)| name.starts_with("Vulkan")),
         "{devices:?}"
     );
-}
-
-#[test]
-fn the_build_defines_ndebug() {
-    // A llama.cpp without NDEBUG says so of itself; with it, assertions on internal
-    // states are off and kernels are compiled to be fast.
-    // SAFETY: a static string.
-    let info = text(unsafe { sys::llama_print_system_info() });
-    assert!(!info.contains("DEBUG"), "{info}");
 }

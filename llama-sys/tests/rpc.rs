@@ -30,7 +30,7 @@ fn probe(endpoint: &str, timeout_ms: i32) -> Result<sys::llama_shim_rpc_info, Fa
 }
 
 fn add_server(endpoint: &str, timeout_ms: i32) -> Result<sys::ggml_backend_reg_t, Failure> {
-    support::load_backends();
+    support::init();
     let endpoint = gguf::c_string(endpoint);
     let mut reg = ptr::null_mut();
     guarded(|error| {

@@ -49,7 +49,7 @@ pub struct Model(pub *mut sys::llama_model);
 
 impl Model {
     pub fn load(path: &Path, params: &sys::llama_model_params) -> Result<Self, Failure> {
-        load_backends();
+        init();
         let path = gguf::c_string(path.to_str().expect("a UTF-8 path"));
         let mut model = ptr::null_mut();
         guarded(|error| {
@@ -119,20 +119,22 @@ pub fn moe_model() -> (tempfile::TempDir, PathBuf) {
     (dir, path)
 }
 
-/// With `dynamic-backends` the backends are modules to be loaded first.
-pub fn load_backends() {
-    if let Some(dir) = sys::BACKEND_DIR {
-        static ONCE: std::sync::Once = std::sync::Once::new();
-        ONCE.call_once(|| {
+/// Quiet, and with the backends loaded where they are modules (`dynamic-backends`).
+pub fn init() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: no sink is a valid sink.
+        unsafe { sys::llama_shim_log_set(None, ptr::null_mut()) }
+        if let Some(dir) = sys::BACKEND_DIR {
             let dir = gguf::c_string(dir);
             // SAFETY: a NUL-terminated path; the registry is unsynchronised, hence Once.
             unsafe { sys::ggml_backend_load_all_from_path(dir.as_ptr()) }
-        });
-    }
+        }
+    });
 }
 
 pub fn cpu_device() -> sys::ggml_backend_dev_t {
-    load_backends();
+    init();
     // SAFETY: a plain look-up in the registry.
     let device = unsafe { sys::ggml_backend_dev_by_type(sys::GGML_BACKEND_DEVICE_TYPE_CPU) };
     assert!(!device.is_null());

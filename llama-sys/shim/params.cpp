@@ -1,0 +1,73 @@
+#include "params.hpp"
+
+#include "guard.hpp"
+#include "regex.hpp"
+
+#include <algorithm>
+
+namespace llama_shim {
+namespace {
+
+// llama_context's constructor rounds the positions of each sequence up to a multiple.
+constexpr uint32_t n_ctx_alignment = 256;
+
+void check_cache_type(enum ggml_type type) {
+    const int number = type;
+    require(number >= 0 && number < GGML_TYPE_COUNT && ggml_blck_size(type) > 0 && ggml_type_size(type) > 0,
+            "the cache type is not a type of data");
+}
+
+void check_samplers(const llama_context_params & params, uint32_t n_seq_max) {
+    if (params.samplers == nullptr) {
+        return;
+    }
+    for (size_t i = 0; i < params.n_samplers; ++i) {
+        const llama_sampler_seq_config & config = params.samplers[i];
+        require(config.seq_id >= 0 && static_cast<uint32_t>(config.seq_id) < n_seq_max,
+                "a backend sampler is for a sequence that the context does not have");
+        require(llama_sampler_chain_get(config.sampler, -1) != nullptr, "a backend sampler is not a chain");
+        require(!was_attached(config.sampler), "a backend sampler has been attached to a context before");
+        for (size_t j = 0; j < i; ++j) {
+            require(params.samplers[j].sampler != config.sampler, "a backend sampler is given twice");
+        }
+    }
+}
+
+} // namespace
+
+void check_model_params(const llama_model_params & params) {
+    if (params.tensor_buft_overrides == nullptr) {
+        return;
+    }
+    for (const auto * override = params.tensor_buft_overrides; override->pattern != nullptr; ++override) {
+        require(override->buft != nullptr, "a tensor buffer override has no buffer type");
+        check_pattern(override->pattern);
+    }
+}
+
+// Follows the arithmetic of llama_context's constructor.
+void check_context_params(const llama_context_params & params, const model_facts & model) {
+    require(params.n_batch > 0, "n_batch is zero");
+
+    const uint32_t n_ctx = params.n_ctx > 0 ? params.n_ctx : model.n_ctx_train;
+    require(n_ctx > 0, "n_ctx is zero, and the model does not say what it was trained with");
+    const auto rounding = static_cast<uint32_t>(n_ctx_alignment * llama_max_parallel_sequences());
+    require(n_ctx <= UINT32_MAX - rounding, "n_ctx is too large");
+
+    const bool only_backwards = params.attention_type == LLAMA_ATTENTION_TYPE_UNSPECIFIED
+        ? model.attention != causal::no
+        : params.attention_type == LLAMA_ATTENTION_TYPE_CAUSAL;
+
+    const uint32_t n_seq_max = std::max(1U, params.n_seq_max);
+    const uint32_t n_batch   = only_backwards ? std::min(n_ctx, params.n_batch) : params.n_batch;
+    const uint32_t n_outputs_max =
+        params.n_outputs_max == 0 || model.has_encoder ? n_batch : params.n_outputs_max;
+    require(n_seq_max <= n_outputs_max,
+            "n_seq_max is greater than n_outputs_max, or than n_batch or n_ctx, which limit it");
+
+    check_cache_type(params.type_k);
+    check_cache_type(params.type_v);
+    check_samplers(params, n_seq_max);
+}
+
+} // namespace llama_shim
