@@ -97,6 +97,10 @@ pub fn build(
     )
         .hash(&mut key);
     (features.portable, &passed).hash(&mut key);
+    // Set by packagers: llama.cpp then leaves -march=native out by itself.
+    environment::text("SOURCE_DATE_EPOCH")
+        .is_some()
+        .hash(&mut key);
     for cpp in [false, true] {
         let compiler = compiler(cpp)?;
         (compiler.path(), compiler.args()).hash(&mut key);

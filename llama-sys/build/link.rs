@@ -33,8 +33,8 @@ pub fn llama(
             search(dir);
         }
         backend_dependencies(features, target, cache);
-        platform_dependencies(target);
     }
+    platform_dependencies(target);
     stdcxx(features, target)
 }
 
@@ -88,9 +88,6 @@ fn backend_dependencies(features: &Features, target: &Target, cache: &Cache) {
     if features.rpc {
         // Set only where libibverbs is installed: llama.cpp then compiles RDMA in.
         link_file(cache.path("RDMA_LIB"));
-        if target.os == "windows" {
-            println!("cargo::rustc-link-lib=dylib=ws2_32");
-        }
     }
     if features.blas {
         for file in cache.paths(|name| name.starts_with("BLAS_") && name.ends_with("_LIBRARY")) {
@@ -113,7 +110,12 @@ fn backend_dependencies(features: &Features, target: &Target, cache: &Cache) {
 
 fn platform_dependencies(target: &Target) {
     match target.os.as_str() {
-        "windows" => println!("cargo::rustc-link-lib=dylib=advapi32"),
+        "windows" => {
+            // The registry, for the CPU's name; sockets, for the RPC probe of the shim.
+            for library in ["advapi32", "ws2_32"] {
+                println!("cargo::rustc-link-lib=dylib={library}");
+            }
+        }
         _ if target.is_apple() => println!("cargo::rustc-link-lib=framework=Accelerate"),
         _ => {
             for library in ["m", "dl", "pthread"] {

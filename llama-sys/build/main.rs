@@ -21,6 +21,7 @@ use fail::{Failure, fail, stop};
 use features::{Features, Target};
 
 fn main() {
+    println!("cargo::rustc-check-cfg=cfg(llama_sys_generated)");
     // docs.rs has neither network nor patience: the committed bindings suffice.
     println!("cargo::rerun-if-env-changed=DOCS_RS");
     if env::var_os("DOCS_RS").is_some() {
@@ -122,6 +123,8 @@ fn generate_bindings(
         std::fs::write(&path, text)
             .map_err(|error| Failure(format!("cannot write {}: {error}", path.display())))?;
     }
+    // The crate then includes these instead of the committed ones.
+    println!("cargo::rustc-cfg=llama_sys_generated");
     Ok(())
 }
 

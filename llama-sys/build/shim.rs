@@ -55,7 +55,7 @@ pub fn compile(
         .files(files);
     match headers {
         Headers::Sources(dir) => {
-            for include in ["include", "ggml/include", "src", "common", "vendor", "."] {
+            for include in ["include", "ggml/include", "src", "."] {
                 system_include(&mut build, &dir.join(include));
             }
         }

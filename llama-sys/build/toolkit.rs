@@ -32,6 +32,12 @@ pub fn find(
     target: &Target,
     manifest_dir: &Path,
 ) -> Result<Toolkits, Failure> {
+    if features.cuda && features.hip && !features.dynamic_backends {
+        return fail(
+            "the features `cuda` and `hip` define the same symbols: choose one, or add \
+             `dynamic-backends`, which keeps them apart",
+        );
+    }
     let mut found = Toolkits::default();
     // Where `./setup --cuda` and `./setup --vulkan` unpack what the system lacks.
     let local = manifest_dir

@@ -12,7 +12,6 @@
 
 #include <process.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <cstdint>
 #else
@@ -43,10 +42,12 @@ unsigned __stdcall start(void * argument) {
 }
 
 void run(job & work, std::size_t stack_size) {
+    if (stack_size > UINT32_MAX) {
+        throw std::system_error(ENOMEM, std::generic_category(), "no thread with a large stack");
+    }
     // Reserved, not committed: pages come into being as they are touched.
-    const auto size = static_cast<unsigned>(std::min<std::size_t>(stack_size, UINT32_MAX));
-    const std::uintptr_t thread =
-        _beginthreadex(nullptr, size, start, &work, STACK_SIZE_PARAM_IS_A_RESERVATION, nullptr);
+    const std::uintptr_t thread = _beginthreadex(
+        nullptr, static_cast<unsigned>(stack_size), start, &work, STACK_SIZE_PARAM_IS_A_RESERVATION, nullptr);
     if (thread == 0) {
         throw std::system_error(errno, std::generic_category(), "no thread with a large stack");
     }

@@ -490,8 +490,9 @@ enum llama_shim_status llama_shim_seq_pos(
    more than `n_tokens_max`, nothing was written and the status is still LLAMA_SHIM_OK.
    `tokens` may be NULL if `n_tokens_max` is 0. Refused are a negative length, a
    model without a vocabulary, and `add_special` where the model asks for a special token
-   it does not have. A long text is tokenized on a thread of its own: std::regex, which
-   some vocabularies need, recurses once per character. */
+   it does not have. A text with very long words may be tokenized on a thread of its own
+   with a larger stack: std::regex, which some vocabularies need, recurses once per
+   character. No such thread to be had is LLAMA_SHIM_EXCEPTION. */
 enum llama_shim_status llama_shim_tokenize(
     const struct llama_vocab * vocab,
     const char * text,
@@ -866,7 +867,7 @@ void llama_shim_memory_free(struct llama_shim_memory * list) LLAMA_SHIM_NOEXCEPT
 enum llama_shim_regex_limit {
     LLAMA_SHIM_REGEX_MAX_LENGTH = 4096, /* bytes of a pattern */
     LLAMA_SHIM_REGEX_MAX_DEPTH  = 64,   /* of groups in groups */
-    LLAMA_SHIM_REGEX_MAX_STEPS  = 4096, /* of a match */
+    LLAMA_SHIM_REGEX_MAX_STEPS  = 16384, /* of a match */
     LLAMA_SHIM_REGEX_MAX_TEXT   = 128,  /* bytes; tensor names have less than 64 */
 };
 

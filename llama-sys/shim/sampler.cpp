@@ -3,6 +3,8 @@
 #include "regex.hpp"
 
 #include <cmath>
+#include <regex>
+#include <string>
 #include <vector>
 
 using namespace llama_shim;
@@ -193,6 +195,7 @@ enum llama_shim_status llama_shim_sampler_init_grammar_lazy_patterns(
             require(check_pattern(pattern).per_byte == 0,
                     "a trigger pattern has an unbounded repetition: std::regex could overflow the stack "
                     "on a long text; patterns are searched for anywhere, without a leading '.*'");
+            const std::regex valid(pattern); // llama.cpp leaks the sampler if this throws within
         }
         return llama_sampler_init_grammar_lazy_patterns(
             vocab, grammar, root, patterns.data(), patterns.size(), trigger_tokens, n_trigger_tokens);

@@ -1,6 +1,7 @@
 #include "deep_stack.hpp"
 #include "guard.hpp"
 
+#include <algorithm>
 #include <cstdint>
 
 using namespace llama_shim;
@@ -42,13 +43,43 @@ void check_special_tokens(const struct llama_vocab * vocab) {
     }
 }
 
-// Byte-level BPE vocabularies for which llama.cpp has no splitter of its own are split by
-// std::regex, which recurses for each character of a run of letters. A text that is short
-// enough for the stack at hand is tokenized on it; a longer one on a thread whose stack
-// holds a single run of its whole length.
-constexpr int32_t     deep_from_bytes     = 1024;
-constexpr std::size_t stack_base          = std::size_t{1} << 20;
-constexpr std::size_t stack_per_text_byte = 1024;
+// Byte-level BPE vocabularies for which llama.cpp has no splitter of its own (gpt-4o,
+// deepseek-v3, tekken and more) are split by std::regex, which recurses once per character of
+// a match: 320 bytes of stack each, measured with libstdc++ 12. A few thousand letters,
+// spaces or dashes in a row overflow the 2 MiB of an ordinary thread. Where a text has a
+// long match, it is tokenized on a thread with stack for it.
+constexpr std::size_t deep_match      = 1024; // bytes
+constexpr std::size_t stack_base      = std::size_t{1} << 20;
+constexpr std::size_t stack_per_match = 1024; // per byte
+
+bool is_space(char c) {
+    return c == ' ' || (c >= '\t' && c <= '\r');
+}
+
+// An upper bound for the length of a match: no vocabulary's pattern goes on beyond space,
+// other characters, and space again.
+std::size_t longest_match(const char * text, std::size_t size) {
+    std::size_t longest = 0;
+    std::size_t before  = 0; // space
+    std::size_t word    = 0;
+    std::size_t after   = 0; // space
+    for (std::size_t i = 0; i < size; ++i) {
+        if (!is_space(text[i])) {
+            if (after > 0) {
+                before = after;
+                word   = 0;
+                after  = 0;
+            }
+            ++word;
+        } else if (word == 0) {
+            ++before;
+        } else {
+            ++after;
+        }
+        longest = std::max(longest, before + word + after);
+    }
+    return longest;
+}
 
 } // namespace
 
@@ -80,8 +111,11 @@ enum llama_shim_status llama_shim_tokenize(
         const auto tokenize = [&] {
             count = llama_tokenize(vocab, bytes, text_len, tokens, n_tokens_max, add_special, parse_special);
         };
-        if (text_len >= deep_from_bytes && llama_vocab_type(vocab) == LLAMA_VOCAB_TYPE_BPE) {
-            run_on_deep_stack(stack_base + stack_per_text_byte * static_cast<std::size_t>(text_len), tokenize);
+        const std::size_t match = llama_vocab_type(vocab) == LLAMA_VOCAB_TYPE_BPE
+            ? longest_match(bytes, static_cast<std::size_t>(text_len))
+            : 0;
+        if (match >= deep_match) {
+            run_on_deep_stack(stack_base + stack_per_match * match, tokenize);
         } else {
             tokenize();
         }

@@ -25,7 +25,9 @@
 //! # Features
 //!
 //! None is on by default: that is llama.cpp on the CPU, linked statically, with
-//! `-march=native` where it is not cross-compiled. All are additive.
+//! `-march=native` where it is not cross-compiled, and without Metal on Apple. All are
+//! additive, but for `cuda` beside `hip`, which need `dynamic-backends` to be kept
+//! apart.
 //!
 //! | feature | needs | steered by |
 //! |---|---|---|
@@ -51,7 +53,16 @@
 //! `GGML_*` variables that are options of llama.cpp are passed on. llama.cpp is
 //! always compiled as `Release` with `NDEBUG`, whatever Cargo's profile;
 //! `CMAKE_BUILD_TYPE=RelWithDebInfo` adds debug symbols. ccache or sccache is used
-//! when present.
+//! when present (`GGML_CCACHE=OFF` to leave it). `LLAMA_SYS_CONFIGURE_ONLY=1` stops after
+//! CMake's configuration: enough for a gate to see that a toolkit is found, nothing can
+//! be linked.
+//!
+//! The CMake tree is in `llama-cpp/` of Cargo's target directory, shared by profiles
+//! and features: switching a backend on compiles that backend alone.
+//!
+//! A program runs with the toolkits' shared libraries where the system's loader finds
+//! them. For CUDA from `./setup --cuda` that is `.toolchain/cuda/lib`, to be named in
+//! `LD_LIBRARY_PATH`.
 //!
 //! # For crates that compile C++ against this
 //!
@@ -76,9 +87,9 @@
     unsafe_op_in_unsafe_fn
 )]
 mod bindings {
-    #[cfg(not(feature = "bindgen"))]
+    #[cfg(not(llama_sys_generated))]
     include!("bindings.rs");
-    #[cfg(feature = "bindgen")]
+    #[cfg(llama_sys_generated)]
     include!(concat!(env!("OUT_DIR"), "/bindings.rs"));
 }
 
@@ -90,9 +101,9 @@ mod bindings {
     clippy::all
 )]
 mod bindings_rpc {
-    #[cfg(not(feature = "bindgen"))]
+    #[cfg(not(llama_sys_generated))]
     include!("bindings_rpc.rs");
-    #[cfg(feature = "bindgen")]
+    #[cfg(llama_sys_generated)]
     include!(concat!(env!("OUT_DIR"), "/bindings_rpc.rs"));
 }
 

@@ -183,6 +183,14 @@ fn old_vulkan_headers_are_told_by_version() {
 }
 
 #[test]
+fn cuda_and_hip_exclude_each_other() {
+    assert_says(
+        &refusal("cuda,hip", &[]),
+        &["`cuda` and `hip`", "dynamic-backends"],
+    );
+}
+
+#[test]
 #[cfg(not(target_vendor = "apple"))]
 fn metal_needs_an_apple_target() {
     assert_says(&refusal("metal", &[]), &["`metal` needs an Apple target"]);

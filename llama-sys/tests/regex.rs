@@ -8,9 +8,9 @@ mod support;
 use support::{Failure, gguf::c_string, guarded};
 
 /// A compiled pattern, freed on drop.
-struct Regex(*mut sys::llama_shim_regex);
+struct Pattern(*mut sys::llama_shim_regex);
 
-impl Regex {
+impl Pattern {
     fn new(pattern: &str) -> Result<Self, Failure> {
         let pattern = c_string(pattern);
         let mut regex = ptr::null_mut();
@@ -42,7 +42,7 @@ impl Regex {
     }
 }
 
-impl Drop for Regex {
+impl Drop for Pattern {
     fn drop(&mut self) {
         // SAFETY: owned.
         unsafe { sys::llama_shim_regex_free(self.0) }
@@ -51,14 +51,14 @@ impl Drop for Regex {
 
 #[test]
 fn a_search_is_the_loaders() {
-    let experts = Regex::new(r"\.ffn_(up|down|gate|gate_up)_(ch|)exps").expect("a pattern");
+    let experts = Pattern::new(r"\.ffn_(up|down|gate|gate_up)_(ch|)exps").expect("a pattern");
     assert_eq!(experts.search("blk.3.ffn_gate_exps.weight"), Some(5..19));
     assert!(experts.search("blk.3.ffn_gate_up_exps.weight").is_some());
     assert!(experts.search("blk.3.ffn_gate_inp.weight").is_none());
     assert!(experts.search("blk.3.ffn_up_shexp.weight").is_none());
     // Unanchored, and ECMAScript: `.` is any character.
     assert_eq!(
-        Regex::new("k.1")
+        Pattern::new("k.1")
             .expect("a pattern")
             .search("blk.1.attn_q.weight"),
         Some(2..5)
@@ -68,7 +68,7 @@ fn a_search_is_the_loaders() {
 #[test]
 fn the_librarys_message_arrives() {
     for pattern in ["blk\\.(0|1", "[a", "a{2,1}", "*a", "\\"] {
-        let Err(failure) = Regex::new(pattern) else {
+        let Err(failure) = Pattern::new(pattern) else {
             panic!("{pattern} compiles")
         };
         assert_eq!(
@@ -82,7 +82,7 @@ fn the_librarys_message_arrives() {
         assert!(theirs.len() > 10, "{pattern}: {theirs}");
     }
     // Every C++ library has words of its own; this one is in all of them.
-    let Err(failure) = Regex::new("(") else {
+    let Err(failure) = Pattern::new("(") else {
         panic!("it compiles")
     };
     assert!(
@@ -98,7 +98,7 @@ fn patterns_that_would_exhaust_the_stack_are_refused() {
     let long = "a?".repeat(50_000);
     let repeated = "(a{100}){100}";
     for pattern in [deep.as_str(), long.as_str(), repeated] {
-        let Err(failure) = Regex::new(pattern) else {
+        let Err(failure) = Pattern::new(pattern) else {
             panic!("it compiles")
         };
         assert_eq!(
@@ -108,13 +108,14 @@ fn patterns_that_would_exhaust_the_stack_are_refused() {
             failure.text
         );
     }
-    // The longest text the shim lets through, against patterns at the limit, on the
-    // 2 MiB stack of a thread: returning at all is the test.
+    // What is let through fits the 2 MiB stack of a thread: returning at all is the test.
     let text = "a".repeat(sys::LLAMA_SHIM_REGEX_MAX_TEXT as usize);
+    let linear = Pattern::new("(abc|a)*z").expect("a pattern within the limits");
+    assert!(linear.search(&text).is_none());
     for pattern in ["(a|b|c)*d", "(a?)*b", "((a|aa)+)?z"] {
-        if let Ok(regex) = Regex::new(pattern) {
+        if let Ok(regex) = Pattern::new(pattern) {
             let text = text.clone();
-            let length = text.len().min(24); // the last pattern takes exponential time
+            let length = text.len().min(20); // the last pattern takes exponential time
             assert!(regex.search(&text[..length]).is_none());
         }
     }
