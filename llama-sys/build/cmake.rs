@@ -77,6 +77,7 @@ pub fn build(
     features: &Features,
     target: &Target,
     toolkits: &Toolkits,
+    manifest_dir: &Path,
     out_dir: &Path,
 ) -> Result<Cache, Failure> {
     let mut config = cmake::Config::new(&source.dir);
@@ -117,6 +118,9 @@ pub fn build(
         config.define(name, value);
     }
     define_options(&mut config, features, target);
+    let narrow = manifest_dir.join("build/narrow.cmake");
+    environment::watch(&narrow);
+    config.define("CMAKE_PROJECT_llama.cpp_INCLUDE", &narrow);
 
     let tree = tree(out_dir).join(format!("{:016x}", key.finish()));
     fs::create_dir_all(&tree)

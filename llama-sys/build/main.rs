@@ -76,7 +76,7 @@ fn vendored(
             let headers = shim::Headers::Sources(&source.dir);
             shim::compile(&shim_files, &headers, features, out_dir)
         });
-        let compiled = cmake::build(&source, features, target, &toolkits, out_dir);
+        let compiled = cmake::build(&source, features, target, &toolkits, manifest_dir, out_dir);
         (compiled, shim.join())
     });
     let cache = compiled?;

@@ -39,12 +39,22 @@ pub fn compile(
     features: &Features,
     out_dir: &Path,
 ) -> Result<(), Failure> {
+    // One file that includes all: llama.cpp's and std::regex's headers are most of the
+    // work, and are read once.
+    let all = out_dir.join("llama_shim.cpp");
+    let text: String = files
+        .iter()
+        .map(|file| format!("#include \"{}\"\n", file.display()))
+        .collect();
+    fs::write(&all, text)
+        .map_err(|error| Failure(format!("cannot write {}: {error}", all.display())))?;
     let mut build = cc::Build::new();
     build
         .cpp(true)
         .std("c++17")
         // As with llama.cpp: a debug build of Rust code is no reason for a slow shim.
         .opt_level(2)
+        .debug(false)
         .define("NDEBUG", None)
         .warnings(true)
         .extra_warnings(true)
@@ -52,7 +62,7 @@ pub fn compile(
         // Linked by link(), after the choice between static and shared libstdc++.
         .cpp_link_stdlib(None)
         .out_dir(out_dir)
-        .files(files);
+        .file(all);
     match headers {
         Headers::Sources(dir) => {
             for include in ["include", "ggml/include", "src", "."] {

@@ -5,11 +5,14 @@
 //! `../vendor/Cargo.lock` pins, which Cargo itself is asked for. The sources are
 //! only ever read: every build file lands in Cargo's target directory.
 
+use std::collections::HashMap;
 use std::env;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use tinyjson::{JsonParseError, JsonValue};
 
 use crate::environment;
 use crate::fail::{Failure, fail};
@@ -101,12 +104,7 @@ fn ask_cargo(pin_dir: &Path) -> Result<PathBuf, Failure> {
             ))
         })?,
     };
-    let manifest = metadata["packages"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .find(|package| package["name"] == pin::PACKAGE)
-        .and_then(|package| package["manifest_path"].as_str());
+    let manifest = manifest_path(&metadata);
     let dir = manifest
         .and_then(|path| Path::new(path).parent())
         .map(|p| p.join("llama.cpp"));
@@ -121,7 +119,20 @@ fn ask_cargo(pin_dir: &Path) -> Result<PathBuf, Failure> {
     }
 }
 
-fn cargo_metadata(pin_dir: &Path, offline: bool) -> Result<serde_json::Value, String> {
+/// The manifest of the pinned package in what `cargo metadata` said.
+fn manifest_path(metadata: &JsonValue) -> Option<&String> {
+    let packages: &Vec<JsonValue> = metadata.get::<HashMap<_, _>>()?.get("packages")?.get()?;
+    packages
+        .iter()
+        .filter_map(|package| package.get::<HashMap<_, _>>())
+        .find(|package| {
+            package.get("name").and_then(JsonValue::get) == Some(&pin::PACKAGE.to_owned())
+        })?
+        .get("manifest_path")?
+        .get()
+}
+
+fn cargo_metadata(pin_dir: &Path, offline: bool) -> Result<JsonValue, String> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(cargo);
     command
@@ -143,7 +154,9 @@ fn cargo_metadata(pin_dir: &Path, offline: bool) -> Result<serde_json::Value, St
             .trim()
             .replace('\n', " "));
     }
-    serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())
+    String::from_utf8_lossy(&output.stdout)
+        .parse()
+        .map_err(|error: JsonParseError| error.to_string())
 }
 
 /// Compares the version in the sources' own CMake files with the pin: the

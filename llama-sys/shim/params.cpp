@@ -70,4 +70,9 @@ void check_context_params(const llama_context_params & params, const model_facts
     check_samplers(params, n_seq_max);
 }
 
+void check_seq_id(const llama_context * ctx, llama_seq_id seq_id) {
+    require(seq_id >= 0 && static_cast<uint32_t>(seq_id) < llama_n_seq_max(ctx),
+            "the context has no sequence with this id");
+}
+
 } // namespace llama_shim

@@ -1,4 +1,4 @@
-// Checks on llama.cpp's parameter structs: what it answers with an abort is refused.
+// Checks on parameters: what llama.cpp answers with an abort is refused.
 #pragma once
 
 #include "internals.hpp"
@@ -20,5 +20,8 @@ struct model_facts {
 
 // For whatever creates a context with these parameters.
 void check_context_params(const llama_context_params & params, const model_facts & model);
+
+// For whatever names a sequence of a context.
+void check_seq_id(const llama_context * ctx, llama_seq_id seq_id);
 
 } // namespace llama_shim

@@ -1,5 +1,6 @@
 #include "guard.hpp"
 #include "internals.hpp"
+#include "params.hpp"
 
 using namespace llama_shim;
 
@@ -10,11 +11,6 @@ llama_memory_t memory_of(const struct llama_context * ctx) {
     llama_memory_t memory = llama_get_memory(ctx);
     require(memory != nullptr, "the context has no memory");
     return memory;
-}
-
-void check_seq_id(const struct llama_context * ctx, llama_seq_id seq_id) {
-    require(seq_id >= 0 && static_cast<uint32_t>(seq_id) < llama_n_seq_max(ctx),
-            "the context has no sequence with this id");
 }
 
 // Sequences with buffers of their own are copied as a whole; a recurrent state is one

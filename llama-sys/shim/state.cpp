@@ -1,4 +1,5 @@
 #include "guard.hpp"
+#include "params.hpp"
 
 #include <cstdint>
 
@@ -21,11 +22,6 @@ enum llama_shim_status transfer(
             fail();
         }
     });
-}
-
-void check_seq_id(const struct llama_context * ctx, llama_seq_id seq_id) {
-    require(seq_id >= 0 && static_cast<uint32_t>(seq_id) < llama_n_seq_max(ctx),
-            "the context has no sequence with this id");
 }
 
 // Files count tokens in 32 bits.
