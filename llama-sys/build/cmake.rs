@@ -14,6 +14,7 @@ use std::env;
 use std::fs::{self, File};
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::environment;
 use crate::fail::{Failure, fail};
@@ -143,15 +144,45 @@ pub fn build(
             "GIT_CEILING_DIRECTORIES",
             source.dir.parent().unwrap_or(&source.dir),
         );
-    if environment::text("LLAMA_SYS_CONFIGURE_ONLY").is_some() {
-        // For gates that cannot afford a toolkit's whole build: every generator has
-        // a target that only lists the others.
-        config.build_target("help");
-    }
+    let configure_only = environment::text("LLAMA_SYS_CONFIGURE_ONLY").is_some();
+    config.build_target(match (configure_only, features.dynamic_backends) {
+        // For gates that cannot afford a toolkit's whole build: every generator has a
+        // target that only lists the others.
+        (true, _) => "help",
+        // What libllama links; "all" would add libraries for llama.cpp's own programs.
+        (false, false) => "llama",
+        // Modules are nobody's dependency.
+        (false, true) if target.is_msvc() => "ALL_BUILD",
+        (false, true) => "all",
+    });
     config.build();
+    if !configure_only {
+        install(&tree.join("build"), build_type)?;
+    }
     let cache = Cache::read(tree.join("build"));
     drop(lock);
     Ok(cache)
+}
+
+/// Copies libraries, modules and headers to the prefix that was configured.
+fn install(build_dir: &Path, build_type: &str) -> Result<(), Failure> {
+    let status = Command::new(program())
+        .arg("--install")
+        .arg(build_dir)
+        .args(["--config", build_type])
+        .status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        _ => fail(format!(
+            "CMake cannot install from {}, see its message above",
+            build_dir.display()
+        )),
+    }
+}
+
+/// The CMake to run: the `cmake` crate's choice, which reads the same variable.
+fn program() -> PathBuf {
+    environment::path("CMAKE").unwrap_or_else(|| PathBuf::from("cmake"))
 }
 
 /// What CMake found: the path entries of its cache.
@@ -354,10 +385,8 @@ fn tree(out_dir: &Path) -> PathBuf {
 
 /// Stops before CMake would, when there is no CMake or one too old.
 pub fn check() -> Result<(), Failure> {
-    let program = environment::path("CMAKE").unwrap_or_else(|| PathBuf::from("cmake"));
-    let output = std::process::Command::new(&program)
-        .arg("--version")
-        .output();
+    let program = program();
+    let output = Command::new(&program).arg("--version").output();
     let text = match output {
         Ok(output) if output.status.success() => {
             String::from_utf8_lossy(&output.stdout).into_owned()

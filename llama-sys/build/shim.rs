@@ -53,7 +53,8 @@ pub fn compile(
         .cpp(true)
         .std("c++17")
         // As with llama.cpp: a debug build of Rust code is no reason for a slow shim.
-        .opt_level(2)
+        // More than -O1 gains nothing, the work is done behind the calls it guards.
+        .opt_level(1)
         .debug(false)
         .define("NDEBUG", None)
         .warnings(true)
