@@ -89,27 +89,8 @@ pub fn build(
         .map_or("Release", |(_, value)| value);
     config.profile(build_type);
 
-    // What a change of needs a tree of its own.
-    let mut key = DefaultHasher::new();
-    (
-        &source.dir,
-        &target.triple,
-        features.dynamic_link,
-        features.dynamic_backends,
-    )
-        .hash(&mut key);
-    (features.portable, &passed).hash(&mut key);
-    // Set by packagers: llama.cpp then leaves -march=native out by itself.
-    environment::text("SOURCE_DATE_EPOCH")
-        .is_some()
-        .hash(&mut key);
-    for cpp in [false, true] {
-        let compiler = compiler(cpp)?;
-        (compiler.path(), compiler.args()).hash(&mut key);
-    }
-
-    if let Some(generator) = generator(target) {
-        generator.hash(&mut key);
+    let generator = generator(target);
+    if let Some(generator) = generator {
         config.generator(generator);
     }
     for (name, value) in &passed {
@@ -123,7 +104,8 @@ pub fn build(
     environment::watch(&narrow);
     config.define("CMAKE_PROJECT_llama.cpp_INCLUDE", &narrow);
 
-    let tree = tree(out_dir).join(format!("{:016x}", key.finish()));
+    let key = tree_key(source, features, target, &passed, generator)?;
+    let tree = tree(out_dir).join(format!("{key:016x}"));
     fs::create_dir_all(&tree)
         .map_err(|error| Failure(format!("cannot create {}: {error}", tree.display())))?;
     // Two Cargo runs with different profiles hold different locks of Cargo's own.
@@ -162,6 +144,32 @@ pub fn build(
     let cache = Cache::read(tree.join("build"));
     drop(lock);
     Ok(cache)
+}
+
+/// What cannot be changed in a tree: each combination has one of its own.
+fn tree_key(
+    source: &Source,
+    features: &Features,
+    target: &Target,
+    passed: &[(String, String)],
+    generator: Option<&str>,
+) -> Result<u64, Failure> {
+    let mut key = DefaultHasher::new();
+    (&source.dir, &target.triple, passed, generator).hash(&mut key);
+    (
+        features.dynamic_link,
+        features.dynamic_backends,
+        features.portable,
+    )
+        .hash(&mut key);
+    // Set by packagers: llama.cpp then leaves -march=native out by itself.
+    let reproducible = environment::text("SOURCE_DATE_EPOCH").is_some();
+    reproducible.hash(&mut key);
+    for cpp in [false, true] {
+        let compiler = compiler(cpp)?;
+        (compiler.path(), compiler.args()).hash(&mut key);
+    }
+    Ok(key.finish())
 }
 
 /// Copies libraries, modules and headers to the prefix that was configured.

@@ -123,6 +123,13 @@ pub fn moe_model() -> (tempfile::TempDir, PathBuf) {
 pub fn init() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
+        // llama.cpp leaves Vulkan's CPU drivers out unless the device is named; the first
+        // one is the GPU where there is one.
+        if cfg!(feature = "vulkan") && std::env::var_os("GGML_VK_VISIBLE_DEVICES").is_none() {
+            // SAFETY: every test begins here, before anything of llama.cpp reads the
+            // environment, and the others wait.
+            unsafe { std::env::set_var("GGML_VK_VISIBLE_DEVICES", "0") }
+        }
         // SAFETY: no sink is a valid sink.
         unsafe { sys::llama_shim_log_set(None, ptr::null_mut()) }
         if let Some(dir) = sys::BACKEND_DIR {
