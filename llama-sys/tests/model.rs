@@ -232,6 +232,47 @@ fn a_model_computes_and_its_state_comes_back() {
 }
 
 #[test]
+fn text_becomes_tokens_and_text_again() {
+    let (_dir, path) = support::moe_model();
+    let model = Model::load(&path, &model_params()).expect("the test model loads");
+    // Pieces of the vocabulary, single characters, and bytes of what is in neither.
+    for text in ["the expert", "x", "a{b}~", "Grüße 😀", ""] {
+        let tokens = support::tokenize(&model, text);
+        // SentencePiece puts a space before a text, and after BOS it stays.
+        let expected = if text.is_empty() {
+            String::new()
+        } else {
+            format!(" {text}")
+        };
+        assert_eq!(support::detokenize(&model, &tokens), expected, "{tokens:?}");
+    }
+
+    // A count alone, for want of room, is no failure and nothing is written.
+    let mut n_tokens = 0;
+    guarded(|error| {
+        // SAFETY: a live vocabulary, a text with its length, no room for tokens.
+        unsafe {
+            sys::llama_shim_tokenize(
+                sys::llama_model_get_vocab(model.0),
+                c"the expert".as_ptr(),
+                10,
+                ptr::null_mut(),
+                0,
+                true,
+                false,
+                &mut n_tokens,
+                error,
+            )
+        }
+    })
+    .expect("a count");
+    assert_eq!(
+        n_tokens as usize,
+        support::tokenize(&model, "the expert").len()
+    );
+}
+
+#[test]
 fn calls_that_would_abort_are_refused() {
     let (_dir, path) = support::moe_model();
     let model = Model::load(&path, &model_params()).expect("the test model loads");

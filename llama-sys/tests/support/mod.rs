@@ -257,6 +257,30 @@ pub fn tokenize(model: &Model, text: &str) -> Vec<sys::llama_token> {
     tokens
 }
 
+pub fn detokenize(model: &Model, tokens: &[sys::llama_token]) -> String {
+    let mut bytes = vec![0u8; 16 * tokens.len() + 1];
+    let mut length = 0;
+    guarded(|error| {
+        // SAFETY: tokens and bytes are slices of this frame, given with their lengths.
+        unsafe {
+            sys::llama_shim_detokenize(
+                sys::llama_model_get_vocab(model.0),
+                tokens.as_ptr(),
+                tokens.len() as i32,
+                bytes.as_mut_ptr().cast(),
+                bytes.len() as i32,
+                true,
+                false,
+                &mut length,
+                error,
+            )
+        }
+    })
+    .expect("a text");
+    bytes.truncate(length as usize);
+    String::from_utf8(bytes).expect("UTF-8")
+}
+
 /// Decodes `tokens` as one batch of sequence 0 and picks the likeliest next token.
 pub fn greedy(context: &Context, tokens: &[sys::llama_token]) -> sys::llama_token {
     let mut tokens = tokens.to_vec();
