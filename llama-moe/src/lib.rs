@@ -1,15 +1,24 @@
 //! Mixture-of-Experts models bigger than the GPU, on llama.cpp.
-//!
-//! This version is the ground floor: it builds and links the pinned llama.cpp
-//! through [`llama_sys`] and tells which one it is. Typed rules for where each
-//! tensor lives, models, contexts and chat are built on it.
-//!
-//! ```
-//! assert!(llama_moe::llama_cpp_version().starts_with("0.6.0"));
-//! ```
 #![deny(unsafe_code)]
 
+pub mod backend;
+mod error;
 mod ffi;
+mod gguf;
+pub mod model;
+pub mod placement;
+
+pub use backend::{Backend, Device, DeviceMemory, DeviceType, NumaStrategy};
+#[cfg(feature = "rpc")]
+pub use backend::{RpcServer, RpcWorker};
+pub use error::{Error, FailureKind, Result};
+pub use model::{
+    KvOverride, LazyMode, LoadMode, Model, ModelParams, ModelSource, RopeType, SplitMode,
+};
+pub use placement::{
+    LoweredOverrides, OverrideError, Pattern, PatternError, Placement, PlacementSum, RawOverrides,
+    Rule, RuleMatch, Target, TensorOverrides, TensorPlacement,
+};
 
 /// The version of the llama.cpp that is linked, for example `0.6.0-dev` (`-dev`
 /// where it was not built from a release tag).

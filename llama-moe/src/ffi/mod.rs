@@ -1,12 +1,35 @@
 //! The only place where `unsafe` is allowed: everything below speaks to
-//! [`llama_sys`], everything above is safe Rust.
+//! [`llama_sys`], everything above is safe Rust. No raw pointer leaves this folder:
+//! what is above holds handles that free what they own, and borrows that the
+//! compiler checks.
 #![allow(unsafe_code)]
 
-use std::ffi::CStr;
+mod call;
+mod device;
+mod gguf;
+mod global;
+mod log;
+mod model;
+mod overrides;
+mod panic;
+mod placement;
+mod regex;
+#[cfg(feature = "rpc")]
+mod rpc;
+mod text;
 
-/// `llama_version`.
-pub(crate) fn llama_version() -> &'static str {
-    // SAFETY: llama.cpp returns a NUL-terminated string literal.
-    let version = unsafe { CStr::from_ptr(llama_sys::llama_version()) };
-    version.to_str().unwrap_or("unknown")
-}
+pub(crate) use device::{BufferType, DeviceHandle, DeviceKind, devices};
+pub(crate) use gguf::{GgufHeader, GgufValue};
+pub(crate) use global::{init, llama_version, max_devices, numa_init};
+pub(crate) use model::{
+    KvValue, LoadFailure, LoadRequest, LoadSource, ModelHandle, ModelNumber, ModelSettings,
+    ModelTrait,
+};
+pub use overrides::RawOverrides;
+pub(crate) use placement::{TensorRecord, placement};
+pub(crate) use regex::Regex;
+#[cfg(feature = "rpc")]
+pub(crate) use rpc::{add_server, serve};
+
+/// llama.cpp's enumerations, as its headers name them.
+pub(crate) use llama_sys as sys;

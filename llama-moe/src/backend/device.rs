@@ -1,0 +1,132 @@
+//! Devices: what computes, and whose memory tensors live in.
+
+use std::fmt;
+
+use crate::ffi::{BufferType, DeviceHandle, DeviceKind};
+
+/// A device of this process: the CPU, a GPU, or a device of another machine (RPC).
+///
+/// Devices live as long as the process, so this is a small value to copy.
+///
+/// Rests on `ggml_backend_dev_t`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Device(DeviceHandle);
+
+/// What kind of thing a device is (`enum ggml_backend_dev_type`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DeviceType {
+    /// The CPU, with the system's memory.
+    Cpu,
+    /// A GPU with memory of its own, or a device of another machine.
+    Gpu,
+    /// A GPU that shares the system's memory.
+    IntegratedGpu,
+    /// Something that helps the CPU and uses its memory, such as a BLAS or AMX.
+    Accelerator,
+    /// Something this version does not know.
+    Other,
+}
+
+impl DeviceType {
+    /// Whether models are offloaded to such devices.
+    #[must_use]
+    pub fn is_gpu(self) -> bool {
+        matches!(self, Self::Gpu | Self::IntegratedGpu)
+    }
+}
+
+/// A device's memory in bytes, at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceMemory {
+    /// Bytes that nobody uses.
+    pub free: u64,
+    /// Bytes there are.
+    pub total: u64,
+}
+
+impl Device {
+    pub(crate) fn new(handle: DeviceHandle) -> Self {
+        Self(handle)
+    }
+
+    pub(crate) fn handle(self) -> DeviceHandle {
+        self.0
+    }
+
+    /// The short name that rules and options use: `CPU`, `CUDA0`, `Vulkan0`, `RPC0`.
+    ///
+    /// Rests on `ggml_backend_dev_name`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        self.0.name()
+    }
+
+    /// What the device says it is: "NVIDIA GeForce RTX 4090", "127.0.0.1:50052".
+    ///
+    /// Rests on `ggml_backend_dev_description`.
+    #[must_use]
+    pub fn description(&self) -> String {
+        self.0.description()
+    }
+
+    /// The backend that runs it: `CPU`, `CUDA`, `Vulkan`, `Metal`, `RPC`.
+    ///
+    /// Rests on `ggml_backend_reg_name`.
+    #[must_use]
+    pub fn backend_name(&self) -> String {
+        self.0.backend_name()
+    }
+
+    /// Rests on `ggml_backend_dev_type`.
+    #[must_use]
+    pub fn device_type(&self) -> DeviceType {
+        match self.0.kind() {
+            DeviceKind::Cpu => DeviceType::Cpu,
+            DeviceKind::Gpu => DeviceType::Gpu,
+            DeviceKind::IntegratedGpu => DeviceType::IntegratedGpu,
+            DeviceKind::Accelerator => DeviceType::Accelerator,
+            DeviceKind::Other => DeviceType::Other,
+        }
+    }
+
+    /// Free and total memory now. Asks the device: over the network for RPC.
+    ///
+    /// Rests on `ggml_backend_dev_memory` (`cudaMemGetInfo` on CUDA).
+    #[must_use]
+    pub fn memory(&self) -> DeviceMemory {
+        let (free, total) = self.0.memory();
+        DeviceMemory { free, total }
+    }
+
+    /// The name of the memory that tensors on this device are placed in, `CUDA0` for
+    /// the device `CUDA0`; llama.cpp's `-ot` uses it.
+    ///
+    /// Rests on `ggml_backend_dev_buffer_type`.
+    #[must_use]
+    pub fn buffer_type_name(&self) -> Option<String> {
+        self.0.buffer_type().map(BufferType::name)
+    }
+
+    /// The name of the page-locked host memory that this device reads fast
+    /// (`CUDA_Host`), where it has such memory.
+    ///
+    /// Rests on `ggml_backend_dev_host_buffer_type`.
+    #[must_use]
+    pub fn host_buffer_type_name(&self) -> Option<String> {
+        self.0.host_buffer_type().map(BufferType::name)
+    }
+}
+
+impl fmt::Debug for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Device").field(&self.name()).finish()
+    }
+}
+
+/// The device's name.
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name())
+    }
+}

@@ -1,0 +1,5 @@
+//! What a model file says of itself before it is loaded.
+
+mod header;
+
+pub(crate) use header::ModelHeader;

@@ -1,0 +1,158 @@
+//! Loading.
+
+use std::ops::ControlFlow;
+
+use super::params::{LoadMode, ModelParams};
+use super::source::ModelSource;
+use super::{Inner, Model};
+use crate::backend::{Backend, read_registry};
+use crate::error::{Error, Result};
+use crate::ffi::{DeviceHandle, LoadFailure, LoadRequest, LoadSource, ModelHandle};
+use crate::gguf::ModelHeader;
+use crate::placement::{LoweredOverrides, OverrideError, Placement};
+
+impl Model {
+    /// Loads a model: a path, or the paths of its split files.
+    ///
+    /// Blocks until the weights are in memory. One model is loaded at a time: a second
+    /// load waits.
+    ///
+    /// Rests on `llama_model_load_from_file` and `llama_model_load_from_splits`.
+    ///
+    /// # Errors
+    /// [`Error::File`] if a file cannot be read, [`Error::Load`] if it is no model that
+    /// llama.cpp can load, [`Error::Override`] if a rule cannot be applied to it,
+    /// [`Error::Parameter`] for a parameter that cannot work.
+    pub fn load(
+        backend: &Backend,
+        source: impl Into<ModelSource>,
+        params: ModelParams,
+    ) -> Result<Self> {
+        load(backend, source.into(), &params, None)
+    }
+
+    /// As [`load`](Self::load), telling the share that is loaded, from 0 to 1, now and
+    /// then. The callback ends the load by returning [`ControlFlow::Break`].
+    ///
+    /// # Errors
+    /// As `load`; [`Error::LoadCancelled`] if the callback ended it;
+    /// [`Error::CallbackPanicked`] if it panicked.
+    pub fn load_with_progress(
+        backend: &Backend,
+        source: impl Into<ModelSource>,
+        params: ModelParams,
+        mut progress: impl FnMut(f32) -> ControlFlow<()>,
+    ) -> Result<Self> {
+        let mut go_on = |share| progress(share).is_continue();
+        load(backend, source.into(), &params, Some(&mut go_on))
+    }
+}
+
+fn load(
+    backend: &Backend,
+    source: ModelSource,
+    params: &ModelParams,
+    progress: Option<&mut dyn FnMut(f32) -> bool>,
+) -> Result<Model> {
+    let path = source.first().to_owned();
+    let header = match &source {
+        ModelSource::File(path) => ModelHeader::read(path)?,
+        ModelSource::Splits(paths) => ModelHeader::read_splits(paths)?,
+    };
+    let in_use = params.devices_in_use(backend)?;
+    // A vocabulary has no tensors, so there is nothing that rules could match.
+    let overrides = if params.is_vocab_only() {
+        LoweredOverrides::default()
+    } else {
+        params
+            .overrides()
+            .lower_for(&header, params.loads_mtp(), &in_use)?
+    };
+    let mut settings = params.settings().clone();
+    settings.load_mode = params.choose_load_mode(&overrides, &in_use);
+
+    let devices: Option<Vec<DeviceHandle>> = params
+        .devices()
+        .map(|devices| devices.iter().map(|device| device.handle()).collect());
+    let raw = overrides.raw();
+    let loaded = {
+        let _registry = read_registry();
+        let request = LoadRequest {
+            source: match &source {
+                ModelSource::File(path) => LoadSource::File(path),
+                ModelSource::Splits(paths) => LoadSource::Splits(paths),
+            },
+            settings: &settings,
+            devices: devices.as_deref(),
+            overrides: &raw,
+            tensor_split: params.tensor_split(),
+            kv_overrides: params.kv_overrides(),
+        };
+        ModelHandle::load(&request, progress)?
+    };
+    let handle = loaded.map_err(|failure| match failure {
+        LoadFailure::Failed(failure) => Error::Load {
+            path: path.clone(),
+            reason: failure.reason,
+        },
+        LoadFailure::Cancelled => Error::LoadCancelled { path: path.clone() },
+        LoadFailure::Panicked(message) => Error::CallbackPanicked {
+            callback: "progress callback",
+            message,
+        },
+    })?;
+    drop(raw);
+    let load_mode = LoadMode::from_raw(settings.load_mode);
+    if !overrides.is_empty() {
+        check(&handle, &overrides, load_mode, params)?;
+    }
+    Ok(Model(std::sync::Arc::new(Inner {
+        handle,
+        path,
+        overrides,
+        load_mode,
+        vocab_only: params.is_vocab_only(),
+    })))
+}
+
+/// Holds what was asked against what the loader has done. A rule that took nothing in
+/// the end is an error here too, and a tensor that is elsewhere than asked is said in the log;
+/// [`Model::placement`] lists it.
+fn check(
+    handle: &ModelHandle,
+    overrides: &LoweredOverrides,
+    load_mode: LoadMode,
+    params: &ModelParams,
+) -> Result<()> {
+    let placement = match Placement::of(handle, overrides, load_mode) {
+        Ok(placement) => placement,
+        // An installed llama.cpp does not tell: the header's answer has to do.
+        Err(Error::Llama {
+            kind: crate::FailureKind::Unsupported,
+            ..
+        }) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    for tensor in placement.misplaced() {
+        tracing::warn!(
+            tensor = tensor.name,
+            asked = tensor.asked,
+            got = tensor.buffer,
+            "a tensor is not where a rule asked for it"
+        );
+    }
+    if params.overrides().allows_unmatched() {
+        return Ok(());
+    }
+    for (index, rule) in placement.rules().iter().enumerate() {
+        if placement.moved_by(index).next().is_none() {
+            return Err(OverrideError::Unmatched {
+                rule: rule.clone(),
+                n_tensors: placement.tensors().len(),
+                hint: "; the file has such tensors, but llama.cpp does not load them".to_owned(),
+            }
+            .into());
+        }
+    }
+    Ok(())
+}

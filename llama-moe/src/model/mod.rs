@@ -1,0 +1,114 @@
+//! Models: loading them, and what they say of themselves.
+//!
+//! A [`Model`] is a handle to weights in memory: cheap to clone, shared between threads
+//! and contexts, and freed when the last handle and the last context are gone.
+//!
+//! ```no_run
+//! use llama_moe::{Backend, Model, ModelParams};
+//!
+//! let backend = Backend::init()?;
+//! let params = ModelParams::default().with_cpu_moe_all();
+//! let model = Model::load(&backend, "gpt-oss-20b.gguf", params)?;
+//! println!("{}: {} experts per layer", model.description(), model.n_expert()?);
+//! println!("{}", model.placement()?);
+//! # Ok::<(), llama_moe::Error>(())
+//! ```
+
+mod info;
+mod load;
+mod params;
+mod source;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use info::RopeType;
+pub use params::{KvOverride, LazyMode, LoadMode, ModelParams, SplitMode};
+pub use source::ModelSource;
+
+use crate::error::Result;
+use crate::ffi::ModelHandle;
+use crate::placement::{LoweredOverrides, Placement, RuleMatch};
+
+/// A loaded model.
+///
+/// Clones share the weights. Contexts, adapters and samplers that need the model hold
+/// a clone, so it lives as long as they do, whatever the order in which a program drops
+/// them.
+///
+/// Rests on `llama_model`.
+#[derive(Clone)]
+pub struct Model(Arc<Inner>);
+
+struct Inner {
+    handle: ModelHandle,
+    path: PathBuf,
+    overrides: LoweredOverrides,
+    load_mode: LoadMode,
+    vocab_only: bool,
+}
+
+impl Model {
+    pub(crate) fn handle(&self) -> &ModelHandle {
+        &self.0.handle
+    }
+
+    /// Whether both are handles to the same loaded model.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// The file it was loaded from, the first of several.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// How the file was read. Where the parameters left it open, this is the choice that
+    /// [`ModelParams::with_load_mode`] describes.
+    #[must_use]
+    pub fn load_mode(&self) -> LoadMode {
+        self.0.load_mode
+    }
+
+    /// Whether only the vocabulary was loaded: no context can be made of such a model.
+    #[must_use]
+    pub fn is_vocab_only(&self) -> bool {
+        self.0.vocab_only
+    }
+
+    /// What each rule took, worked out from the header before the model was loaded.
+    pub fn rule_matches(&self) -> impl ExactSizeIterator<Item = &RuleMatch> {
+        self.0.overrides.matches()
+    }
+
+    /// Where every tensor is, as llama.cpp has it now.
+    ///
+    /// # Errors
+    /// [`Error::Llama`](crate::Error::Llama) with the feature `system`: an installed
+    /// llama.cpp does not tell.
+    pub fn placement(&self) -> Result<Placement> {
+        Placement::of(&self.0.handle, &self.0.overrides, self.0.load_mode)
+    }
+
+    /// Writes the model as a GGUF file.
+    ///
+    /// Rests on `llama_model_save_to_file`.
+    ///
+    /// # Errors
+    /// [`Error::Llama`](crate::Error::Llama) if the architecture cannot be saved, or the
+    /// file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.0.handle.save(path.as_ref())
+    }
+}
+
+impl std::fmt::Debug for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Model")
+            .field("path", &self.0.path)
+            .field("description", &self.description())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,216 @@
+//! Where every tensor of a loaded model is, against where it was asked to be.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::lower::LoweredOverrides;
+use crate::backend::Device;
+use crate::error::Result;
+use crate::ffi::{self, ModelHandle, TensorRecord};
+use crate::model::LoadMode;
+
+/// Where the tensors of a loaded model are: read from the model itself, not worked out
+/// from the rules.
+///
+/// Rests on llama.cpp's table of a model's tensors, through the shim
+/// (`llama_shim_placement_new`). Printed, it is a table of bytes per buffer type and
+/// a list of what each rule moved.
+#[derive(Clone, Debug)]
+pub struct Placement {
+    tensors: Vec<TensorPlacement>,
+    rules: Vec<String>,
+    load_mode: LoadMode,
+}
+
+/// One tensor of a loaded model.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct TensorPlacement {
+    /// Its name, such as `blk.3.ffn_up_exps.weight`.
+    pub name: String,
+    /// The element type, as ggml names it: `f32`, `q4_K`, `mxfp4`.
+    pub kind: String,
+    /// Elements per dimension, ggml's order: the fastest first.
+    pub shape: Vec<u64>,
+    /// Bytes it occupies.
+    pub bytes: u64,
+    /// The buffer type it is in: `CPU`, `CPU_Mapped` (used in place in the mapped file),
+    /// `CPU_REPACK`, `CUDA_Host` (page-locked), `CUDA0`, `RPC0[127.0.0.1:50052]`. Empty
+    /// if it was not allocated.
+    pub buffer: String,
+    /// The device that the buffer type belongs to.
+    pub device: Option<Device>,
+    /// Whether it is in system memory, where the CPU can address it.
+    pub is_host: bool,
+    /// The rule that decided, as an index of [`Placement::rules`].
+    pub rule: Option<usize>,
+    /// The name of the buffer type that the rule asked for.
+    pub asked: Option<String>,
+    /// Whether it is where the rule asked for it; true without a rule.
+    pub as_asked: bool,
+    /// A second copy of a tensor with this name: a tied output next to its
+    /// embeddings.
+    pub duplicate: bool,
+}
+
+/// The tensors in one buffer type, together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PlacementSum {
+    /// The buffer type.
+    pub buffer: String,
+    /// Whether it is system memory.
+    pub is_host: bool,
+    /// How many tensors are in it.
+    pub n_tensors: usize,
+    /// Their bytes together.
+    pub bytes: u64,
+}
+
+impl Placement {
+    pub(crate) fn of(
+        model: &ModelHandle,
+        overrides: &LoweredOverrides,
+        load_mode: LoadMode,
+    ) -> Result<Self> {
+        let tensors = ffi::placement(model)?
+            .into_iter()
+            .map(|record| TensorPlacement::new(record, overrides))
+            .collect();
+        Ok(Self {
+            tensors,
+            rules: overrides
+                .matches()
+                .map(|found| found.rule.clone())
+                .collect(),
+            load_mode,
+        })
+    }
+
+    /// The tensors, in llama.cpp's order. Empty if only the vocabulary was loaded.
+    #[must_use]
+    pub fn tensors(&self) -> &[TensorPlacement] {
+        &self.tensors
+    }
+
+    /// The tensor with this name.
+    #[must_use]
+    pub fn tensor(&self, name: &str) -> Option<&TensorPlacement> {
+        self.tensors.iter().find(|tensor| tensor.name == name)
+    }
+
+    /// The rules that were given to the loader, in words, in their order.
+    #[must_use]
+    pub fn rules(&self) -> &[String] {
+        &self.rules
+    }
+
+    /// How the file was read: decides whether weights in system memory are page-locked,
+    /// pageable or mapped.
+    #[must_use]
+    pub fn load_mode(&self) -> LoadMode {
+        self.load_mode
+    }
+
+    /// Bytes and tensors per buffer type, by name.
+    #[must_use]
+    pub fn sums(&self) -> Vec<PlacementSum> {
+        let mut sums: BTreeMap<&str, PlacementSum> = BTreeMap::new();
+        for tensor in &self.tensors {
+            let sum = sums.entry(&tensor.buffer).or_insert_with(|| PlacementSum {
+                buffer: tensor.buffer.clone(),
+                is_host: tensor.is_host,
+                n_tensors: 0,
+                bytes: 0,
+            });
+            sum.n_tensors += 1;
+            sum.bytes += tensor.bytes;
+        }
+        sums.into_values().collect()
+    }
+
+    /// Tensors that a rule asked for elsewhere than they are.
+    pub fn misplaced(&self) -> impl Iterator<Item = &TensorPlacement> {
+        self.tensors.iter().filter(|tensor| !tensor.as_asked)
+    }
+
+    /// Tensors that a rule decided on: `rule` is an index of [`rules`](Self::rules).
+    pub fn moved_by(&self, rule: usize) -> impl Iterator<Item = &TensorPlacement> {
+        self.tensors
+            .iter()
+            .filter(move |tensor| tensor.rule == Some(rule))
+    }
+}
+
+impl TensorPlacement {
+    fn new(record: TensorRecord, overrides: &LoweredOverrides) -> Self {
+        let rule = overrides.rule_for(&record.name);
+        let asked = rule.and_then(|rule| overrides.buffer_type(rule));
+        let device = record.device.map(Device::new);
+        // Asked for the CPU, a tensor may be in any system memory: page-locked, mapped or
+        // repacked. Not allocated, it is nowhere.
+        let as_asked = asked.is_none_or(|asked| {
+            record.buffer == Some(asked)
+                || (record.is_host && asked.is_cpu())
+                || (asked.is_cpu() && device.is_some_and(|device| !device.device_type().is_gpu()))
+        });
+        Self {
+            rule,
+            asked: asked.map(|asked| asked.name()),
+            as_asked: as_asked || record.buffer.is_none(),
+            name: record.name,
+            kind: record.kind,
+            shape: record.shape,
+            bytes: record.bytes,
+            buffer: record.buffer_name,
+            device,
+            is_host: record.is_host,
+            duplicate: record.duplicate,
+        }
+    }
+}
+
+const MIB: f64 = (1 << 20) as f64;
+
+impl fmt::Display for Placement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{:<28} {:>8} {:>14} {:>10}",
+            "memory", "tensors", "bytes", "MiB"
+        )?;
+        for sum in self.sums() {
+            let buffer = if sum.buffer.is_empty() {
+                "(not allocated)"
+            } else {
+                &sum.buffer
+            };
+            let mib = sum.bytes as f64 / MIB;
+            writeln!(
+                f,
+                "{buffer:<28} {:>8} {:>14} {mib:>10.2}",
+                sum.n_tensors, sum.bytes
+            )?;
+        }
+        for (index, rule) in self.rules.iter().enumerate() {
+            let (n_tensors, bytes) = self
+                .moved_by(index)
+                .fold((0, 0), |(n, bytes), tensor| (n + 1, bytes + tensor.bytes));
+            let mib = bytes as f64 / MIB;
+            writeln!(
+                f,
+                "rule {}: {rule}: {n_tensors} tensors, {mib:.2} MiB",
+                index + 1
+            )?;
+        }
+        for tensor in self.misplaced() {
+            let asked = tensor.asked.as_deref().unwrap_or_default();
+            writeln!(
+                f,
+                "not as asked: {} is in {}, not {asked}",
+                tensor.name, tensor.buffer
+            )?;
+        }
+        write!(f, "load mode: {}", self.load_mode)
+    }
+}
