@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::chat::ChatError;
 use crate::placement::{OverrideError, PatternError};
 
 /// The result of this crate's calls.
@@ -89,6 +90,10 @@ pub enum Error {
     /// A rule for where tensors live cannot be applied to this model.
     #[error(transparent)]
     Override(#[from] OverrideError),
+
+    /// A chat cannot go on, or a prompt cannot be made.
+    #[error(transparent)]
+    Chat(#[from] ChatError),
 
     /// A Rust callback panicked while llama.cpp was calling it.
     #[error("the {callback} panicked: {message}")]

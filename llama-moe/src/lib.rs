@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod backend;
+pub mod chat;
 mod error;
 mod ffi;
 mod gguf;
@@ -11,6 +12,7 @@ pub mod placement;
 pub use backend::{Backend, Device, DeviceMemory, DeviceType, NumaStrategy};
 #[cfg(feature = "rpc")]
 pub use backend::{RpcServer, RpcWorker};
+pub use chat::{ChatError, ChatTemplate, Message, RenderOptions, Role, ToolCall};
 pub use error::{Error, FailureKind, Result};
 pub use model::{
     KvOverride, LazyMode, LoadMode, Model, ModelParams, ModelSource, RopeType, SplitMode,

@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 mod call;
+mod chat;
 mod device;
 mod gguf;
 mod global;
@@ -18,6 +19,7 @@ mod regex;
 mod rpc;
 mod text;
 
+pub(crate) use chat::{chat_apply_builtin, chat_builtin_names};
 pub(crate) use device::{BufferType, DeviceHandle, DeviceKind, devices};
 pub(crate) use gguf::{GgufHeader, GgufValue};
 pub(crate) use global::{init, llama_version, max_devices, numa_init};
