@@ -244,11 +244,31 @@ fn without_weights_there_is_a_placement_of_nothing() {
 fn a_model_is_saved_and_loaded_again() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("saved.gguf");
-    let model = load(Layout::Mixtral, on_cpu()).unwrap();
+    let model = load(Layout::Qwen3Moe, on_cpu()).unwrap();
     model.save(&path).unwrap();
     let saved = Model::load(&backend(), &path, on_cpu()).unwrap();
     assert_eq!(saved.size(), model.size());
     assert!(model.save(dir.path().join("no/such/folder.gguf")).is_err());
+}
+
+#[test]
+fn repacked_weights_cannot_be_saved_but_plain_ones_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("saved.gguf");
+    // Q4_0 experts are repacked where the CPU has kernels for that.
+    let model = load(Layout::Mixtral, on_cpu().with_load_mode(LoadMode::None)).unwrap();
+    let placement = model.placement().unwrap();
+    let repacked = placement.tensors().iter().any(|t| t.buffer == "CPU_REPACK");
+    match model.save(&path) {
+        Err(Error::Llama { kind, reason, .. }) => {
+            assert_eq!(kind, llama_moe::FailureKind::InvalidArgument);
+            assert!(repacked && reason.contains("repacked"), "{reason}");
+        }
+        other => assert!(other.is_ok() && !repacked, "{other:?}"),
+    }
+    let plain = on_cpu().with_extra_buffer_types(false);
+    load(Layout::Mixtral, plain).unwrap().save(&path).unwrap();
+    assert_eq!(Model::load(&backend(), &path, on_cpu()).unwrap().size(), model.size());
 }
 
 #[test]
