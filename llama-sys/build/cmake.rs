@@ -90,7 +90,7 @@ pub fn build(
     config.profile(build_type);
 
     let generator = generator(target);
-    if let Some(generator) = generator {
+    if let Some(generator) = &generator {
         config.generator(generator);
     }
     for (name, value) in &passed {
@@ -104,7 +104,7 @@ pub fn build(
     environment::watch(&narrow);
     config.define("CMAKE_PROJECT_llama.cpp_INCLUDE", &narrow);
 
-    let key = tree_key(source, features, target, &passed, generator)?;
+    let key = tree_key(source, features, target, &passed, generator.as_deref())?;
     let tree = tree(out_dir).join(format!("{key:016x}"));
     fs::create_dir_all(&tree)
         .map_err(|error| Failure(format!("cannot create {}: {error}", tree.display())))?;
@@ -139,7 +139,7 @@ pub fn build(
     });
     config.build();
     if !configure_only {
-        install(&tree.join("build"), build_type)?;
+        install(target, &tree.join("build"), build_type)?;
     }
     let cache = Cache::read(tree.join("build"));
     drop(lock);
@@ -173,8 +173,8 @@ fn tree_key(
 }
 
 /// Copies libraries, modules and headers to the prefix that was configured.
-fn install(build_dir: &Path, build_type: &str) -> Result<(), Failure> {
-    let status = Command::new(program())
+fn install(target: &Target, build_dir: &Path, build_type: &str) -> Result<(), Failure> {
+    let status = Command::new(program(target))
         .arg("--install")
         .arg(build_dir)
         .args(["--config", build_type])
@@ -188,9 +188,10 @@ fn install(build_dir: &Path, build_type: &str) -> Result<(), Failure> {
     }
 }
 
-/// The CMake to run: the `cmake` crate's choice, which reads the same variable.
-fn program() -> PathBuf {
-    environment::path("CMAKE").unwrap_or_else(|| PathBuf::from("cmake"))
+/// The CMake to run: the `cmake` crate's choice, which reads the same variables.
+fn program(target: &Target) -> PathBuf {
+    environment::for_target("CMAKE", target)
+        .map_or_else(|| PathBuf::from("cmake"), PathBuf::from)
 }
 
 /// What CMake found: the path entries of its cache.
@@ -282,11 +283,13 @@ fn define_options(config: &mut cmake::Config, features: &Features, target: &Targ
     }
 }
 
-/// Ninja when it is there: it starts the long files first and reports less.
-fn generator(target: &Target) -> Option<&'static str> {
-    let chosen = environment::text("CMAKE_GENERATOR").is_some();
-    let ninja = environment::find_program("ninja").is_some();
-    (!chosen && ninja && !target.is_msvc()).then_some("Ninja")
+/// The one that is asked for; else Ninja when it is there: it starts the long files
+/// first and reports less.
+fn generator(target: &Target) -> Option<String> {
+    environment::for_target("CMAKE_GENERATOR", target).or_else(|| {
+        let ninja = environment::find_program("ninja").is_some();
+        (ninja && !target.is_msvc()).then(|| "Ninja".to_owned())
+    })
 }
 
 /// The variables of the environment that are CMake variables or options of
@@ -318,9 +321,14 @@ fn passed_through(source: &Source, target: &Target) -> Result<Vec<(String, Strin
     });
     names.sort_unstable();
     names.dedup();
+    let value = |name: &str| match name {
+        // Set by what drives cross builds for one target alone (cargo-ndk).
+        "CMAKE_TOOLCHAIN_FILE" => environment::for_target(name, target),
+        _ => environment::text(name),
+    };
     let passed: Vec<_> = names
         .into_iter()
-        .filter_map(|name| environment::text(&name).map(|v| (name, v)))
+        .filter_map(|name| value(&name).map(|value| (name, value)))
         .collect();
 
     for (name, value) in &passed {
@@ -333,16 +341,8 @@ fn passed_through(source: &Source, target: &Target) -> Result<Vec<(String, Strin
         }
     }
     // Read by CMake or the compiler wrappers themselves: only watched.
-    for name in [
-        "CMAKE",
-        "CMAKE_PREFIX_PATH",
-        "CC",
-        "CXX",
-        "CFLAGS",
-        "CXXFLAGS",
-    ] {
-        environment::text(name);
-        environment::text(&format!("{name}_{}", target.triple.replace('-', "_")));
+    for name in ["CMAKE_PREFIX_PATH", "CC", "CXX", "CFLAGS", "CXXFLAGS"] {
+        environment::watch_for_target(name, target);
     }
     Ok(passed)
 }
@@ -366,9 +366,13 @@ fn option_name(line: &str) -> Option<String> {
     (name.starts_with("GGML_") || name.starts_with("LLAMA_")).then_some(name)
 }
 
+/// The compiler and its flags, without those that follow Cargo's profile: llama.cpp is
+/// compiled alike for all of them.
 fn compiler(cpp: bool) -> Result<cc::Tool, Failure> {
     cc::Build::new()
         .cpp(cpp)
+        .opt_level(0)
+        .debug(false)
         .cargo_metadata(false)
         .try_get_compiler()
         .map_err(|error| {
@@ -392,8 +396,8 @@ fn tree(out_dir: &Path) -> PathBuf {
 }
 
 /// Stops before CMake would, when there is no CMake or one too old.
-pub fn check() -> Result<(), Failure> {
-    let program = program();
+pub fn check(target: &Target) -> Result<(), Failure> {
+    let program = program(target);
     let output = Command::new(&program).arg("--version").output();
     let text = match output {
         Ok(output) if output.status.success() => {

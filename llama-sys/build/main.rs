@@ -25,8 +25,9 @@ fn main() {
     // docs.rs has neither network nor patience: the committed bindings suffice.
     println!("cargo::rerun-if-env-changed=DOCS_RS");
     if env::var_os("DOCS_RS").is_some() {
-        // Lints of the tests run in this mode, too, and name the variable.
+        // Lints of the tests run in this mode, too, and name the variables.
         println!("cargo::rustc-env=LLAMA_SYS_INCLUDE=");
+        println!("cargo::rustc-env=LLAMA_SYS_CMAKE_TREE=");
         return;
     }
     if let Err(failure) = run() {
@@ -65,7 +66,7 @@ fn vendored(
     target: &Target,
     out_dir: &Path,
 ) -> Result<Linked, Failure> {
-    cmake::check()?;
+    cmake::check(target)?;
     let toolkits = toolkit::find(features, target, manifest_dir)?;
     let source = source::resolve(manifest_dir)?;
 
@@ -82,7 +83,7 @@ fn vendored(
     let cache = compiled?;
     shim.unwrap_or_else(|_| fail("the compilation of the C++ shim panicked, see above"))?;
 
-    // For the test that looks at how every object was compiled.
+    // For the tests that look at how every object was compiled, and how often.
     println!(
         "cargo::rustc-env=LLAMA_SYS_CMAKE_TREE={}",
         cache.build_dir.display()
