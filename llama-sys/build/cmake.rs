@@ -71,6 +71,32 @@ const STEERED_BY_FEATURES: &[(&str, &str)] = &[
     ("GGML_VULKAN", "vulkan"),
 ];
 
+/// Options that would build or leave out libraries without the link line knowing, or
+/// install them elsewhere.
+const NOT_LINKED: &[&str] = &[
+    "GGML_BACKEND_DIR",
+    "GGML_BIN_INSTALL_DIR",
+    "GGML_CPU",
+    "GGML_ET",
+    "GGML_HEXAGON",
+    "GGML_HIP_RCCL",
+    "GGML_INCLUDE_INSTALL_DIR",
+    "GGML_LIB_INSTALL_DIR",
+    "GGML_MUSA",
+    "GGML_OPENVINO",
+    "GGML_STATIC",
+    "GGML_SYCL",
+    "GGML_VIRTGPU",
+    "GGML_VIRTGPU_BACKEND",
+    "GGML_WEBGPU",
+    "GGML_ZDNN",
+    "GGML_ZENDNN",
+    "LLAMA_BIN_INSTALL_DIR",
+    "LLAMA_INCLUDE_INSTALL_DIR",
+    "LLAMA_LIB_INSTALL_DIR",
+    "LLAMA_USE_SYSTEM_GGML",
+];
+
 /// Compiles llama.cpp and installs it: afterwards `out_dir/lib` and
 /// `out_dir/include` hold what this feature set links.
 pub fn build(
@@ -301,6 +327,15 @@ fn passed_through(source: &Source, target: &Target) -> Result<Vec<(String, Strin
             return fail(format!(
                 "{name}={value} is set in the environment, but the Cargo feature `{feature}` \
                  steers it: unset {name} and choose the feature instead"
+            ));
+        }
+    }
+    for name in NOT_LINKED {
+        if let Some(value) = environment::text(name) {
+            return fail(format!(
+                "{name}={value} is set in the environment, but this crate cannot link what it \
+                 builds: unset {name}, or build llama.cpp with it yourself and use the feature \
+                 `system`"
             ));
         }
     }

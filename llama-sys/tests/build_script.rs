@@ -205,4 +205,6 @@ fn variables_that_would_contradict_the_build_are_refused() {
     );
     let text = refusal("", &[("GGML_CUDA", Path::new("ON"))]);
     assert_says(&text, &["GGML_CUDA=ON", "the Cargo feature `cuda`"]);
+    let text = refusal("", &[("GGML_SYCL", Path::new("ON"))]);
+    assert_says(&text, &["GGML_SYCL=ON", "cannot link", "`system`"]);
 }
