@@ -48,6 +48,8 @@ fn run() -> Result<(), Failure> {
     let out_dir = folder("OUT_DIR")?;
     let features = Features::read();
     let target = Target::read();
+    #[cfg(feature = "bindgen")]
+    check_libclang()?;
 
     let linked = if features.system {
         system::build(&manifest_dir, &features, &target, &out_dir)?
@@ -104,6 +106,26 @@ fn vendored(
         includes,
         lib_dir,
     })
+}
+
+/// Before llama.cpp is compiled, which takes minutes.
+#[cfg(feature = "bindgen")]
+fn check_libclang() -> Result<(), Failure> {
+    for variable in [
+        "BINDGEN_EXTRA_CLANG_ARGS",
+        "LIBCLANG_PATH",
+        "LLVM_CONFIG_PATH",
+    ] {
+        println!("cargo::rerun-if-env-changed={variable}");
+    }
+    if bindings::has_libclang() {
+        return Ok(());
+    }
+    fail(
+        "the feature `bindgen` needs libclang: install it (package libclang-dev, clang-devel or \
+         clang), set LIBCLANG_PATH to its folder, or build without `bindgen`: the declarations \
+         are committed",
+    )
 }
 
 #[cfg(feature = "bindgen")]
