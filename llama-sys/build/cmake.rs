@@ -216,8 +216,7 @@ fn install(target: &Target, build_dir: &Path, build_type: &str) -> Result<(), Fa
 
 /// The CMake to run: the `cmake` crate's choice, which reads the same variables.
 fn program(target: &Target) -> PathBuf {
-    environment::for_target("CMAKE", target)
-        .map_or_else(|| PathBuf::from("cmake"), PathBuf::from)
+    environment::for_target("CMAKE", target).map_or_else(|| PathBuf::from("cmake"), PathBuf::from)
 }
 
 /// What CMake found: the path entries of its cache.
