@@ -46,7 +46,7 @@ pub fn find(
         .unwrap_or(manifest_dir)
         .join(".toolchain");
     if features.cuda {
-        cuda(&mut found, target, &local.join("cuda"))?;
+        cuda(&mut found, features, target, &local.join("cuda"))?;
     }
     if features.vulkan {
         vulkan(&mut found, target, &local.join("vulkan"))?;
@@ -69,7 +69,12 @@ pub fn find(
     Ok(found)
 }
 
-fn cuda(found: &mut Toolkits, target: &Target, local: &Path) -> Result<(), Failure> {
+fn cuda(
+    found: &mut Toolkits,
+    features: &Features,
+    target: &Target,
+    local: &Path,
+) -> Result<(), Failure> {
     if target.is_apple() {
         return fail("the feature `cuda` cannot be built for Apple targets: use `metal`");
     }
@@ -117,6 +122,13 @@ fn cuda(found: &mut Toolkits, target: &Target, local: &Path) -> Result<(), Failu
             }
         }
     }
+    if !features.cuda_no_vmm && target.os == "linux" && !has_driver_library(found) {
+        return fail(
+            "the feature `cuda` links the driver's libcuda.so, and neither the CUDA toolkit \
+             (lib64/stubs) nor this system has one: add the feature `cuda-no-vmm`, which does \
+             without it, or install the toolkit's stubs (package cuda-driver-dev) or the driver",
+        );
+    }
     if environment::text("CMAKE_CUDA_ARCHITECTURES").is_none() && !nvidia_gpu_visible() {
         // llama.cpp would ask for the GPU of this machine ("native"), and there is none.
         let list = "75-virtual;80-virtual;86-real;89-real;90-virtual";
@@ -130,6 +142,28 @@ fn cuda(found: &mut Toolkits, target: &Target, local: &Path) -> Result<(), Failu
             .push(("CMAKE_CUDA_ARCHITECTURES".to_owned(), list.to_owned()));
     }
     Ok(())
+}
+
+/// Whether there is a libcuda.so to link: of the toolkit, or of a driver.
+fn has_driver_library(found: &Toolkits) -> bool {
+    let system = multiarch()
+        .into_iter()
+        .chain(["/usr/lib64", "/usr/lib", "/usr/lib/wsl/lib"].map(PathBuf::from));
+    let mut folders = found.library_dirs.iter().cloned().chain(system);
+    folders.any(|folder| {
+        ["", "stubs"]
+            .iter()
+            .any(|stubs| folder.join(stubs).join("libcuda.so").is_file())
+    })
+}
+
+/// Debian's library folders of one architecture each.
+fn multiarch() -> Vec<PathBuf> {
+    let entries = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.path())
+        .filter(|path| path.to_string_lossy().contains("-linux-gnu"))
+        .collect()
 }
 
 /// A program that a variable names: by its path, or by a name to be found in `PATH`.
@@ -329,13 +363,7 @@ fn blas(target: &Target) -> Result<(), Failure> {
     let mut folders = ["/usr/lib64", "/usr/lib", "/usr/local/lib"]
         .map(PathBuf::from)
         .to_vec();
-    // Debian's folders of one architecture each.
-    let entries = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
-    folders.extend(
-        entries
-            .map(|entry| entry.path())
-            .filter(|path| path.to_string_lossy().contains("-linux-gnu")),
-    );
+    folders.extend(multiarch());
     let known = ["libblas.so", "libopenblas.so", "libflexiblas.so"];
     let installed = folders
         .iter()

@@ -166,6 +166,27 @@ fn a_missing_toolkit_is_one_sentence() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn cuda_without_the_drivers_library_names_the_other_feature() {
+    // With a driver there is nothing to refuse.
+    let folders = ["x86_64-linux-gnu", "aarch64-linux-gnu", "wsl/lib", ""];
+    let mut installed = folders
+        .iter()
+        .map(|folder| Path::new("/usr/lib").join(folder));
+    if installed.any(|folder| folder.join("libcuda.so").is_file())
+        || Path::new("/usr/lib64/libcuda.so").is_file()
+    {
+        return;
+    }
+    let toolkit = scratch("no-driver");
+    fs::create_dir_all(toolkit.join("bin")).expect("a folder");
+    fs::create_dir_all(toolkit.join("lib64")).expect("a folder");
+    fs::write(toolkit.join("bin/nvcc"), "").expect("nvcc");
+    let text = refusal("cuda", &[("CUDA_PATH", &toolkit)]);
+    assert_says(&text, &["libcuda.so", "`cuda-no-vmm`", "cuda-driver-dev"]);
+}
+
+#[test]
 fn old_vulkan_headers_are_told_by_version() {
     let dir = scratch("old-vulkan");
     fs::create_dir_all(dir.join("vulkan")).expect("a folder");
