@@ -30,7 +30,11 @@ pub enum Part {
 
 /// Whether libclang is there: bindgen loads it on first use, and panics where it is not.
 pub fn has_libclang() -> bool {
-    panic::catch_unwind(bindgen::clang_version).is_ok()
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| ())); // Who asks says it in one sentence.
+    let found = panic::catch_unwind(bindgen::clang_version).is_ok();
+    panic::set_hook(hook);
+    found
 }
 
 /// The declarations as Rust text. `includes` are searched for the headers.
