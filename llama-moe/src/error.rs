@@ -3,7 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::model::VocabError;
 use crate::placement::{OverrideError, PatternError};
+use crate::sampler::SamplerError;
 
 /// The result of this crate's calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -89,6 +91,14 @@ pub enum Error {
     /// A rule for where tensors live cannot be applied to this model.
     #[error(transparent)]
     Override(#[from] OverrideError),
+
+    /// Text and tokens do not go together.
+    #[error(transparent)]
+    Vocab(#[from] VocabError),
+
+    /// A sampler cannot be made, or cannot choose a token.
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
 
     /// A Rust callback panicked while llama.cpp was calling it.
     #[error("the {callback} panicked: {message}")]
