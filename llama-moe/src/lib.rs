@@ -13,7 +13,7 @@ pub use backend::{Backend, Device, DeviceMemory, DeviceType, NumaStrategy};
 pub use backend::{RpcServer, RpcWorker};
 pub use error::{Error, FailureKind, Result};
 pub use model::{
-    KvOverride, LazyMode, LoadMode, Model, ModelParams, ModelSource, RopeType, SplitMode,
+    KvOverride, LazyMode, LoadMode, Model, ModelParams, ModelSource, RopeType, SplitMode, Token,
 };
 pub use placement::{
     LoweredOverrides, OverrideError, Pattern, PatternError, Placement, PlacementSum, RawOverrides,

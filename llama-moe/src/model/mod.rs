@@ -18,6 +18,7 @@ mod info;
 mod load;
 mod params;
 mod source;
+mod token;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use std::sync::Arc;
 pub use info::RopeType;
 pub use params::{KvOverride, LazyMode, LoadMode, ModelParams, SplitMode};
 pub use source::ModelSource;
+pub use token::Token;
 
 use crate::error::Result;
 use crate::ffi::ModelHandle;
