@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use llama_moe::{
-    Candidates, CustomSampler, DryParams, Error, Model, ModelParams, Sampler, SamplerChain,
-    SamplerError, Seed, SelectingSampler, Token, Vocab, VocabError,
+    Batch, Candidates, Context, ContextParams, CustomSampler, DryParams, Error, Model, ModelParams,
+    OutputError, Sampler, SamplerChain, SamplerError, Seed, SelectingSampler, Token, Vocab,
+    VocabError,
 };
 
 mod support;
@@ -1110,4 +1111,140 @@ fn samplers_move_between_threads() {
         .join()
         .unwrap();
     assert_eq!(spoken, "yes");
+}
+
+// ---- with a context -----------------------------------------------------------------
+
+/// A context that has computed the outputs of the last two of three tokens.
+fn context(model: &Model) -> Context {
+    let params = ContextParams::default().with_n_ctx(128).with_n_batch(32);
+    let mut context = model.context(params).expect("a context");
+    let mut batch = Batch::new(8, 1);
+    for (pos, output) in [(0, false), (1, true), (2, true)] {
+        batch.add(letter("a"), pos, &[0], output).unwrap();
+    }
+    context.decode(&batch).unwrap();
+    context
+}
+
+fn most_likely(logits: &[f32]) -> Token {
+    let best = (0..).zip(logits).max_by(|a, b| a.1.total_cmp(b.1));
+    Token(best.expect("logits").0)
+}
+
+#[test]
+fn sampling_reads_the_output_that_was_asked_for() {
+    let mut context = context(&MODEL);
+    let mut sampler = Sampler::greedy().unwrap();
+    for index in [1, 2] {
+        let expected = most_likely(context.logits(index).unwrap());
+        assert_eq!(sampler.sample(&mut context, Some(index)).unwrap(), expected);
+    }
+    let last = sampler.sample(&mut context, Some(2)).unwrap();
+    assert_eq!(sampler.sample(&mut context, None).unwrap(), last);
+    assert_eq!(sampler.perf().n_sampled, 4);
+    sampler.reset_perf();
+    assert_eq!(sampler.perf().n_sampled, 0);
+
+    let not_asked_for = sampler.sample(&mut context, Some(0)).unwrap_err();
+    assert!(
+        matches!(
+            not_asked_for,
+            Error::Output(OutputError::NotAskedFor { index: 0 })
+        ),
+        "{not_asked_for:?}"
+    );
+    let beyond = sampler.sample(&mut context, Some(3)).unwrap_err();
+    assert!(
+        matches!(
+            beyond,
+            Error::Output(OutputError::OutOfRange { index: 3, len: 3 })
+        ),
+        "{beyond:?}"
+    );
+    let mut empty = MODEL
+        .context(ContextParams::default().with_n_ctx(64))
+        .unwrap();
+    let nothing = sampler.sample(&mut empty, None).unwrap_err();
+    assert!(
+        matches!(nothing, Error::Output(OutputError::Nothing)),
+        "{nothing:?}"
+    );
+    assert_eq!(sampler.sample(&mut context, Some(2)).unwrap(), last);
+}
+
+#[test]
+fn a_generation_keeps_to_its_grammar() {
+    let mut context = context(&MODEL);
+    let grammar = r#"root ::= "the " ("expert" | "router") "s"?"#;
+    let chain = SamplerChain::new()
+        .grammar(&vocab(), grammar, "root")
+        .temp(1.0);
+    let mut sampler = chain.dist(5).unwrap();
+    let mut text = vocab().detokenizer();
+    let mut spoken = String::new();
+    let mut batch = Batch::new(1, 1);
+    for pos in 3..40 {
+        let token = sampler.sample(&mut context, None).unwrap();
+        if vocab().is_eog(token) {
+            break;
+        }
+        spoken += &text.push(token).unwrap();
+        batch.clear();
+        batch.add(token, pos, &[0], true).unwrap();
+        context.decode(&batch).unwrap();
+    }
+    spoken += &text.finish().unwrap();
+    // The first word may have its space, which a text's first word has not.
+    let allowed = ["the expert", "the experts", "the router", "the routers"];
+    assert!(allowed.contains(&spoken.as_str()), "{spoken:?}");
+}
+
+#[test]
+fn a_sampler_for_another_vocabulary() {
+    let other = load(Layout::Dense, on_cpu()).unwrap();
+    let mut sampler = SamplerChain::new()
+        .grammar(&other.vocab(), "root ::= [a-z]*", "root")
+        .greedy()
+        .unwrap();
+    let error = sampler_error(sampler.sample(&mut context(&MODEL), None).unwrap_err());
+    assert_eq!(
+        error,
+        SamplerError::OtherVocabulary {
+            sampler: other.path().display().to_string(),
+            other: MODEL.path().display().to_string(),
+        }
+    );
+    sampler.sample(&mut context(&other), None).unwrap();
+    // One that needs no vocabulary goes with any.
+    let mut free = SamplerChain::new().top_k(5).dist(1).unwrap();
+    free.sample(&mut context(&other), None).unwrap();
+    free.sample(&mut context(&MODEL), None).unwrap();
+}
+
+#[test]
+fn model_and_context_survive_what_samplers_do() {
+    let mut context = context(&MODEL);
+    let expected = Sampler::greedy()
+        .unwrap()
+        .sample(&mut context, None)
+        .unwrap();
+    let failing: [fn(&mut Candidates); 4] = [
+        |_| panic!("on purpose"),
+        |candidates| candidates.truncate(0),
+        |candidates| candidates.map_logits(|_| f32::NAN),
+        |candidates| *candidates = Candidates::new([(Token(1 << 20), 1.0)]),
+    ];
+    for change in failing {
+        let chain = SamplerChain::new().custom_fn("failing", change);
+        let mut sampler = chain.greedy().unwrap();
+        assert!(sampler.sample(&mut context, None).is_err());
+        assert!(sampler.sample(&mut context, None).is_err());
+        assert_eq!(sampler.perf().n_sampled, 0);
+    }
+    let after = Sampler::greedy()
+        .unwrap()
+        .sample(&mut context, None)
+        .unwrap();
+    assert_eq!(after, expected);
 }

@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod backend;
+pub mod context;
 mod error;
 mod ffi;
 mod gguf;
@@ -12,10 +13,15 @@ pub mod sampler;
 pub use backend::{Backend, Device, DeviceMemory, DeviceType, NumaStrategy};
 #[cfg(feature = "rpc")]
 pub use backend::{RpcServer, RpcWorker};
+pub use context::{
+    AbortToken, AttentionType, Batch, BatchError, CacheType, Context, ContextError, ContextParams,
+    ContextPerf, ControlVectorError, DecodeError, EvalCallback, EvalTensor, FlashAttention, Memory,
+    MemoryEntry, MemoryError, OutputError, PoolingType, Pos, RopeScaling, SeqId, StateError,
+};
 pub use error::{Error, FailureKind, Result};
 pub use model::{
-    Detokenizer, KvOverride, LazyMode, LoadMode, Model, ModelParams, ModelSource, RopeType,
-    SplitMode, Token, TokenAttr, TokenInfo, Vocab, VocabError, VocabType,
+    Detokenizer, KvOverride, LazyMode, LoadMode, LoraAdapter, LoraError, Model, ModelParams,
+    ModelSource, RopeType, SplitMode, Token, TokenAttr, TokenInfo, Vocab, VocabError, VocabType,
 };
 pub use placement::{
     LoweredOverrides, OverrideError, Pattern, PatternError, Placement, PlacementSum, RawOverrides,

@@ -5,17 +5,22 @@
 //! [`Sampler::sample`]: there is no type for it.
 //!
 //! ```no_run
-//! use llama_moe::{Backend, Model, ModelParams, SamplerChain};
+//! use llama_moe::{Backend, Batch, ContextParams, Model, ModelParams, SamplerChain};
 //!
 //! let backend = Backend::init()?;
 //! let model = Model::load(&backend, "gpt-oss-20b.gguf", ModelParams::default())?;
 //! let vocab = model.vocab();
-//! let sampler = SamplerChain::new()
+//! let mut sampler = SamplerChain::new()
 //!     .grammar(&vocab, r#"root ::= "yes" | "no""#, "root")
 //!     .custom_fn("no first token", |candidates| candidates.retain(|c| c.token.0 != 0))
 //!     .temp(0.7)
 //!     .dist(42)?;
-//! # let _ = sampler;
+//!
+//! let mut context = model.context(ContextParams::default())?;
+//! let mut batch = Batch::new(64, 1);
+//! batch.add_sequence(&vocab.tokenize("Is it raining?", true, false)?, 0, 0)?;
+//! context.decode(&batch)?;
+//! let token = sampler.sample(&mut context, None)?;
 //! # Ok::<(), llama_moe::Error>(())
 //! ```
 //!
@@ -45,6 +50,7 @@ pub use dry::DryParams;
 pub use error::SamplerError;
 pub use seed::Seed;
 
+use crate::context::Context;
 use crate::error::Result;
 use crate::model::{Model, Token, Vocab};
 use stage::{Selector, Stage};
@@ -108,10 +114,34 @@ impl Sampler {
         }
     }
 
-    fn sample_from(&mut self, logits: &[f32]) -> Result<Token> {
+    /// Chooses a token from an output of the last batch, and accepts it. `index` is the
+    /// token's place in the batch, as [`Batch::add`](crate::Batch::add) returned it; `None`
+    /// is the last output.
+    ///
+    /// Does what `llama_sampler_sample` does.
+    ///
+    /// # Errors
+    /// [`OutputError`](crate::OutputError) if that output has not been computed;
+    /// [`SamplerError::OtherVocabulary`] if the sampler is for another model's vocabulary;
+    /// and as [`apply`](Self::apply) and [`accept`](Self::accept). The context stays as it is.
+    pub fn sample(&mut self, context: &mut Context, index: Option<usize>) -> Result<Token> {
+        let model = context.model().clone();
+        if let Some(vocab) = self
+            .vocab
+            .as_ref()
+            .filter(|own| !own.model().is_same(&model))
+        {
+            return Err(SamplerError::other_vocabulary(vocab, &model).into());
+        }
+        let logits = match index {
+            Some(index) => context.logits(index)?,
+            None => context.logits_last()?,
+        };
         let start = Instant::now();
         self.candidates.refill(logits);
         let token = choose(&mut self.stages, &mut self.selector, &mut self.candidates)?;
+        // A sampler written in Rust may have brought candidates of its own.
+        model.vocab().check(token)?;
         self.accept(token)?;
         self.perf.n_sampled += 1;
         self.perf.time += start.elapsed();
