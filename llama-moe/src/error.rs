@@ -3,8 +3,16 @@
 use std::io;
 use std::path::PathBuf;
 
+<<<<<<< HEAD
 use crate::chat::ChatError;
+=======
+use crate::context::{
+    BatchError, ContextError, ControlVectorError, DecodeError, MemoryError, OutputError, StateError,
+};
+use crate::model::{LoraError, VocabError};
+>>>>>>> vs
 use crate::placement::{OverrideError, PatternError};
+use crate::sampler::SamplerError;
 
 /// The result of this crate's calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -91,14 +99,56 @@ pub enum Error {
     #[error(transparent)]
     Override(#[from] OverrideError),
 
+<<<<<<< HEAD
     /// A chat cannot go on, or a prompt cannot be made.
     #[error(transparent)]
     Chat(#[from] ChatError),
+=======
+    /// Text and tokens do not go together.
+    #[error(transparent)]
+    Vocab(#[from] VocabError),
+
+    /// A sampler cannot be made, or cannot choose a token.
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
+
+    /// A context cannot be made or used.
+    #[error(transparent)]
+    Context(#[from] ContextError),
+
+    /// A batch cannot be built or does not suit the context.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+
+    /// A batch was not computed.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+
+    /// An output cannot be read.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+
+    /// A memory cannot do what was asked.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+
+    /// A state cannot be saved or restored.
+    #[error(transparent)]
+    State(#[from] StateError),
+
+    /// A LoRA adapter cannot be loaded or used.
+    #[error(transparent)]
+    Lora(#[from] LoraError),
+
+    /// A control vector does not fit the model.
+    #[error(transparent)]
+    ControlVector(#[from] ControlVectorError),
+>>>>>>> vs
 
     /// A Rust callback panicked while llama.cpp was calling it.
     #[error("the {callback} panicked: {message}")]
     CallbackPanicked {
-        /// Which callback: "progress callback", "sampler".
+        /// Which callback: "progress callback", "eval callback".
         callback: &'static str,
         /// The panic's message.
         message: String,

@@ -5,6 +5,7 @@
 //! at build time, and `tests/bindings.rs` holds the committed ones against a
 //! fresh run; both use this file.
 
+use std::panic;
 use std::path::PathBuf;
 
 /// The headers behind `src/bindings.rs`.
@@ -25,6 +26,15 @@ pub enum Part {
     Core,
     /// Declares only what the RPC headers add, on top of the core types.
     Rpc,
+}
+
+/// Whether libclang is there: bindgen loads it on first use, and panics where it is not.
+pub fn has_libclang() -> bool {
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| ())); // Who asks says it in one sentence.
+    let found = panic::catch_unwind(bindgen::clang_version).is_ok();
+    panic::set_hook(hook);
+    found
 }
 
 /// The declarations as Rust text. `includes` are searched for the headers.

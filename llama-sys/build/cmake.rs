@@ -71,6 +71,32 @@ const STEERED_BY_FEATURES: &[(&str, &str)] = &[
     ("GGML_VULKAN", "vulkan"),
 ];
 
+/// Options that would build or leave out libraries without the link line knowing, or
+/// install them elsewhere.
+const NOT_LINKED: &[&str] = &[
+    "GGML_BACKEND_DIR",
+    "GGML_BIN_INSTALL_DIR",
+    "GGML_CPU",
+    "GGML_ET",
+    "GGML_HEXAGON",
+    "GGML_HIP_RCCL",
+    "GGML_INCLUDE_INSTALL_DIR",
+    "GGML_LIB_INSTALL_DIR",
+    "GGML_MUSA",
+    "GGML_OPENVINO",
+    "GGML_STATIC",
+    "GGML_SYCL",
+    "GGML_VIRTGPU",
+    "GGML_VIRTGPU_BACKEND",
+    "GGML_WEBGPU",
+    "GGML_ZDNN",
+    "GGML_ZENDNN",
+    "LLAMA_BIN_INSTALL_DIR",
+    "LLAMA_INCLUDE_INSTALL_DIR",
+    "LLAMA_LIB_INSTALL_DIR",
+    "LLAMA_USE_SYSTEM_GGML",
+];
+
 /// Compiles llama.cpp and installs it: afterwards `out_dir/lib` and
 /// `out_dir/include` hold what this feature set links.
 pub fn build(
@@ -90,7 +116,7 @@ pub fn build(
     config.profile(build_type);
 
     let generator = generator(target);
-    if let Some(generator) = generator {
+    if let Some(generator) = &generator {
         config.generator(generator);
     }
     for (name, value) in &passed {
@@ -104,7 +130,7 @@ pub fn build(
     environment::watch(&narrow);
     config.define("CMAKE_PROJECT_llama.cpp_INCLUDE", &narrow);
 
-    let key = tree_key(source, features, target, &passed, generator)?;
+    let key = tree_key(source, features, target, &passed, generator.as_deref())?;
     let tree = tree(out_dir).join(format!("{key:016x}"));
     fs::create_dir_all(&tree)
         .map_err(|error| Failure(format!("cannot create {}: {error}", tree.display())))?;
@@ -139,7 +165,7 @@ pub fn build(
     });
     config.build();
     if !configure_only {
-        install(&tree.join("build"), build_type)?;
+        install(target, &tree.join("build"), build_type)?;
     }
     let cache = Cache::read(tree.join("build"));
     drop(lock);
@@ -173,8 +199,8 @@ fn tree_key(
 }
 
 /// Copies libraries, modules and headers to the prefix that was configured.
-fn install(build_dir: &Path, build_type: &str) -> Result<(), Failure> {
-    let status = Command::new(program())
+fn install(target: &Target, build_dir: &Path, build_type: &str) -> Result<(), Failure> {
+    let status = Command::new(program(target))
         .arg("--install")
         .arg(build_dir)
         .args(["--config", build_type])
@@ -188,9 +214,9 @@ fn install(build_dir: &Path, build_type: &str) -> Result<(), Failure> {
     }
 }
 
-/// The CMake to run: the `cmake` crate's choice, which reads the same variable.
-fn program() -> PathBuf {
-    environment::path("CMAKE").unwrap_or_else(|| PathBuf::from("cmake"))
+/// The CMake to run: the `cmake` crate's choice, which reads the same variables.
+fn program(target: &Target) -> PathBuf {
+    environment::for_target("CMAKE", target).map_or_else(|| PathBuf::from("cmake"), PathBuf::from)
 }
 
 /// What CMake found: the path entries of its cache.
@@ -282,11 +308,13 @@ fn define_options(config: &mut cmake::Config, features: &Features, target: &Targ
     }
 }
 
-/// Ninja when it is there: it starts the long files first and reports less.
-fn generator(target: &Target) -> Option<&'static str> {
-    let chosen = environment::text("CMAKE_GENERATOR").is_some();
-    let ninja = environment::find_program("ninja").is_some();
-    (!chosen && ninja && !target.is_msvc()).then_some("Ninja")
+/// The one that is asked for; else Ninja when it is there: it starts the long files
+/// first and reports less.
+fn generator(target: &Target) -> Option<String> {
+    environment::for_target("CMAKE_GENERATOR", target).or_else(|| {
+        let ninja = environment::find_program("ninja").is_some();
+        (ninja && !target.is_msvc()).then(|| "Ninja".to_owned())
+    })
 }
 
 /// The variables of the environment that are CMake variables or options of
@@ -298,6 +326,15 @@ fn passed_through(source: &Source, target: &Target) -> Result<Vec<(String, Strin
             return fail(format!(
                 "{name}={value} is set in the environment, but the Cargo feature `{feature}` \
                  steers it: unset {name} and choose the feature instead"
+            ));
+        }
+    }
+    for name in NOT_LINKED {
+        if let Some(value) = environment::text(name) {
+            return fail(format!(
+                "{name}={value} is set in the environment, but this crate cannot link what it \
+                 builds: unset {name}, or build llama.cpp with it yourself and use the feature \
+                 `system`"
             ));
         }
     }
@@ -318,9 +355,14 @@ fn passed_through(source: &Source, target: &Target) -> Result<Vec<(String, Strin
     });
     names.sort_unstable();
     names.dedup();
+    let value = |name: &str| match name {
+        // Set by what drives cross builds for one target alone (cargo-ndk).
+        "CMAKE_TOOLCHAIN_FILE" => environment::for_target(name, target),
+        _ => environment::text(name),
+    };
     let passed: Vec<_> = names
         .into_iter()
-        .filter_map(|name| environment::text(&name).map(|v| (name, v)))
+        .filter_map(|name| value(&name).map(|value| (name, value)))
         .collect();
 
     for (name, value) in &passed {
@@ -333,16 +375,8 @@ fn passed_through(source: &Source, target: &Target) -> Result<Vec<(String, Strin
         }
     }
     // Read by CMake or the compiler wrappers themselves: only watched.
-    for name in [
-        "CMAKE",
-        "CMAKE_PREFIX_PATH",
-        "CC",
-        "CXX",
-        "CFLAGS",
-        "CXXFLAGS",
-    ] {
-        environment::text(name);
-        environment::text(&format!("{name}_{}", target.triple.replace('-', "_")));
+    for name in ["CMAKE_PREFIX_PATH", "CC", "CXX", "CFLAGS", "CXXFLAGS"] {
+        environment::watch_for_target(name, target);
     }
     Ok(passed)
 }
@@ -366,9 +400,13 @@ fn option_name(line: &str) -> Option<String> {
     (name.starts_with("GGML_") || name.starts_with("LLAMA_")).then_some(name)
 }
 
+/// The compiler and its flags, without those that follow Cargo's profile: llama.cpp is
+/// compiled alike for all of them.
 fn compiler(cpp: bool) -> Result<cc::Tool, Failure> {
     cc::Build::new()
         .cpp(cpp)
+        .opt_level(0)
+        .debug(false)
         .cargo_metadata(false)
         .try_get_compiler()
         .map_err(|error| {
@@ -392,8 +430,8 @@ fn tree(out_dir: &Path) -> PathBuf {
 }
 
 /// Stops before CMake would, when there is no CMake or one too old.
-pub fn check() -> Result<(), Failure> {
-    let program = program();
+pub fn check(target: &Target) -> Result<(), Failure> {
+    let program = program(target);
     let output = Command::new(&program).arg("--version").output();
     let text = match output {
         Ok(output) if output.status.success() => {

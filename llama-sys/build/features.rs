@@ -84,6 +84,7 @@ impl Features {
 /// The platform that is compiled for.
 pub struct Target {
     pub triple: String,
+    host: String,
     pub os: String,
     pub env: String,
 }
@@ -93,9 +94,14 @@ impl Target {
         let get = |name: &str| env::var(name).unwrap_or_default();
         Self {
             triple: get("TARGET"),
+            host: get("HOST"),
             os: get("CARGO_CFG_TARGET_OS"),
             env: get("CARGO_CFG_TARGET_ENV"),
         }
+    }
+
+    pub fn is_host(&self) -> bool {
+        self.triple == self.host
     }
 
     pub fn is_apple(&self) -> bool {

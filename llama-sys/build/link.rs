@@ -72,9 +72,6 @@ fn backend_dependencies(features: &Features, target: &Target, cache: &Cache) {
         link_file(cache.path("NCCL_LIBRARY"));
     }
     if features.hip {
-        if let Some(root) = environment::path("ROCM_PATH").or_else(|| Some("/opt/rocm".into())) {
-            search(&root.join("lib"));
-        }
         for library in ["amdhip64", "hipblas", "rocblas"] {
             println!("cargo::rustc-link-lib=dylib={library}");
         }
@@ -105,23 +102,41 @@ fn backend_dependencies(features: &Features, target: &Target, cache: &Cache) {
         for framework in ["Foundation", "Metal", "MetalKit"] {
             println!("cargo::rustc-link-lib=framework={framework}");
         }
+        clang_runtime(target);
+    }
+}
+
+/// Objective-C's `@available` calls clang's runtime, which rustc leaves out of the link
+/// line; Rust's own library has these symbols only since 1.91.
+fn clang_runtime(target: &Target) {
+    let name = match target.os.as_str() {
+        "macos" => "clang_rt.osx",
+        "visionos" => "clang_rt.xros",
+        other => &format!("clang_rt.{other}"),
+    };
+    // Relative to the compiler's resource folder.
+    if let Some(dir) = archive_dir(&format!("lib/darwin/lib{name}.a")) {
+        search(&dir);
+        println!("cargo::rustc-link-lib=static:-bundle={name}");
     }
 }
 
 fn platform_dependencies(target: &Target) {
-    match target.os.as_str() {
-        "windows" => {
-            // The registry, for the CPU's name; sockets, for the RPC probe of the shim.
-            for library in ["advapi32", "ws2_32"] {
-                println!("cargo::rustc-link-lib=dylib={library}");
-            }
+    let libraries: &[&str] = match target.os.as_str() {
+        // The registry, for the CPU's name; sockets, for the RPC probe of the shim.
+        "windows" => &["advapi32", "ws2_32"],
+        // Threads are part of the C library there.
+        "android" => &["m", "dl"],
+        "linux" => &["m", "dl", "pthread"],
+        _ if target.is_apple() => {
+            println!("cargo::rustc-link-lib=framework=Accelerate");
+            return;
         }
-        _ if target.is_apple() => println!("cargo::rustc-link-lib=framework=Accelerate"),
-        _ => {
-            for library in ["m", "dl", "pthread"] {
-                println!("cargo::rustc-link-lib=dylib={library}");
-            }
-        }
+        // The BSDs have dlopen in the C library.
+        _ => &["m", "pthread"],
+    };
+    for library in libraries {
+        println!("cargo::rustc-link-lib=dylib={library}");
     }
 }
 

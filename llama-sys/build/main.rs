@@ -25,8 +25,9 @@ fn main() {
     // docs.rs has neither network nor patience: the committed bindings suffice.
     println!("cargo::rerun-if-env-changed=DOCS_RS");
     if env::var_os("DOCS_RS").is_some() {
-        // Lints of the tests run in this mode, too, and name the variable.
+        // Lints of the tests run in this mode, too, and name the variables.
         println!("cargo::rustc-env=LLAMA_SYS_INCLUDE=");
+        println!("cargo::rustc-env=LLAMA_SYS_CMAKE_TREE=");
         return;
     }
     if let Err(failure) = run() {
@@ -47,6 +48,8 @@ fn run() -> Result<(), Failure> {
     let out_dir = folder("OUT_DIR")?;
     let features = Features::read();
     let target = Target::read();
+    #[cfg(feature = "bindgen")]
+    check_libclang()?;
 
     let linked = if features.system {
         system::build(&manifest_dir, &features, &target, &out_dir)?
@@ -65,7 +68,7 @@ fn vendored(
     target: &Target,
     out_dir: &Path,
 ) -> Result<Linked, Failure> {
-    cmake::check()?;
+    cmake::check(target)?;
     let toolkits = toolkit::find(features, target, manifest_dir)?;
     let source = source::resolve(manifest_dir)?;
 
@@ -82,7 +85,7 @@ fn vendored(
     let cache = compiled?;
     shim.unwrap_or_else(|_| fail("the compilation of the C++ shim panicked, see above"))?;
 
-    // For the test that looks at how every object was compiled.
+    // For the tests that look at how every object was compiled, and how often.
     println!(
         "cargo::rustc-env=LLAMA_SYS_CMAKE_TREE={}",
         cache.build_dir.display()
@@ -103,6 +106,26 @@ fn vendored(
         includes,
         lib_dir,
     })
+}
+
+/// Before llama.cpp is compiled, which takes minutes.
+#[cfg(feature = "bindgen")]
+fn check_libclang() -> Result<(), Failure> {
+    for variable in [
+        "BINDGEN_EXTRA_CLANG_ARGS",
+        "LIBCLANG_PATH",
+        "LLVM_CONFIG_PATH",
+    ] {
+        println!("cargo::rerun-if-env-changed={variable}");
+    }
+    if bindings::has_libclang() {
+        return Ok(());
+    }
+    fail(
+        "the feature `bindgen` needs libclang: install it (package libclang-dev, clang-devel or \
+         clang), set LIBCLANG_PATH to its folder, or build without `bindgen`: the declarations \
+         are committed",
+    )
 }
 
 #[cfg(feature = "bindgen")]

@@ -17,16 +17,14 @@ pub enum Headers<'a> {
     Installed(&'a [PathBuf]),
 }
 
-/// The shim's C++ files; watches them and its headers.
+/// The shim's C++ files; watches their folder, in which every file is read.
 pub fn files(manifest_dir: &Path) -> Result<Vec<PathBuf>, Failure> {
     let folder = manifest_dir.join("shim");
     let entries = fs::read_dir(&folder)
         .map_err(|error| Failure(format!("cannot read {}: {error}", folder.display())))?;
     let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     files.sort();
-    for file in &files {
-        environment::watch(file);
-    }
+    environment::watch(&folder);
     files.retain(|file| file.extension().is_some_and(|extension| extension == "cpp"));
     Ok(files)
 }

@@ -49,11 +49,12 @@ pub fn build(
     // llama.pc does not name the CPU backend's library, which ggml-cpu.h declares.
     let mut libraries: Vec<String> = vec!["llama".to_owned()];
     libraries.extend(library.libs.iter().filter(|name| *name != "llama").cloned());
+    let suffix = if target.is_apple() { "dylib" } else { "so" };
     let is_installed = |name: &str| {
         library
             .link_paths
             .iter()
-            .any(|dir| dir.join(format!("lib{name}.so")).is_file())
+            .any(|dir| dir.join(format!("lib{name}.{suffix}")).is_file())
     };
     for (_, backend, _) in features.backends().into_iter().filter(|(_, _, on)| *on) {
         if is_installed(backend) {

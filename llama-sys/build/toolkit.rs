@@ -1,6 +1,7 @@
 //! The toolkits that backends need: found before CMake starts, so that a missing
 //! one is one sentence rather than a page of CMake's.
 
+use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -45,7 +46,7 @@ pub fn find(
         .unwrap_or(manifest_dir)
         .join(".toolchain");
     if features.cuda {
-        cuda(&mut found, target, &local.join("cuda"))?;
+        cuda(&mut found, features, target, &local.join("cuda"))?;
     }
     if features.vulkan {
         vulkan(&mut found, target, &local.join("vulkan"))?;
@@ -57,10 +58,10 @@ pub fn find(
         ));
     }
     if features.hip {
-        hip()?;
+        hip(&mut found)?;
     }
     if features.opencl {
-        opencl(target)?;
+        opencl(&mut found, target)?;
     }
     if features.blas {
         blas(target)?;
@@ -68,17 +69,23 @@ pub fn find(
     Ok(found)
 }
 
-fn cuda(found: &mut Toolkits, target: &Target, local: &Path) -> Result<(), Failure> {
+fn cuda(
+    found: &mut Toolkits,
+    features: &Features,
+    target: &Target,
+    local: &Path,
+) -> Result<(), Failure> {
     if target.is_apple() {
         return fail("the feature `cuda` cannot be built for Apple targets: use `metal`");
     }
     let exe = |root: &Path| {
         root.join("bin")
-            .join(format!("nvcc{}", std::env::consts::EXE_SUFFIX))
+            .join(format!("nvcc{}", env::consts::EXE_SUFFIX))
     };
     let named = ["CUDACXX", "CMAKE_CUDA_COMPILER"]
         .into_iter()
-        .find_map(environment::path);
+        .find_map(environment::path)
+        .map(program);
     let roots = ["CUDA_PATH", "CUDA_HOME", "CUDAToolkit_ROOT"];
     let nvcc = named
         .or_else(|| {
@@ -115,6 +122,13 @@ fn cuda(found: &mut Toolkits, target: &Target, local: &Path) -> Result<(), Failu
             }
         }
     }
+    if !features.cuda_no_vmm && target.os == "linux" && !has_driver_library(found) {
+        return fail(
+            "the feature `cuda` links the driver's libcuda.so, and neither the CUDA toolkit \
+             (lib64/stubs) nor this system has one: add the feature `cuda-no-vmm`, which does \
+             without it, or install the toolkit's stubs (package cuda-driver-dev) or the driver",
+        );
+    }
     if environment::text("CMAKE_CUDA_ARCHITECTURES").is_none() && !nvidia_gpu_visible() {
         // llama.cpp would ask for the GPU of this machine ("native"), and there is none.
         let list = "75-virtual;80-virtual;86-real;89-real;90-virtual";
@@ -130,6 +144,38 @@ fn cuda(found: &mut Toolkits, target: &Target, local: &Path) -> Result<(), Failu
     Ok(())
 }
 
+/// Whether there is a libcuda.so to link: of the toolkit, or of a driver.
+fn has_driver_library(found: &Toolkits) -> bool {
+    let system = multiarch()
+        .into_iter()
+        .chain(["/usr/lib64", "/usr/lib", "/usr/lib/wsl/lib"].map(PathBuf::from));
+    let mut folders = found.library_dirs.iter().cloned().chain(system);
+    folders.any(|folder| {
+        ["", "stubs"]
+            .iter()
+            .any(|stubs| folder.join(stubs).join("libcuda.so").is_file())
+    })
+}
+
+/// Debian's library folders of one architecture each.
+fn multiarch() -> Vec<PathBuf> {
+    let entries = fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    entries
+        .map(|entry| entry.path())
+        .filter(|path| path.to_string_lossy().contains("-linux-gnu"))
+        .collect()
+}
+
+/// A program that a variable names: by its path, or by a name to be found in `PATH`.
+fn program(named: PathBuf) -> PathBuf {
+    match named.to_str() {
+        Some(name) if named.components().count() == 1 => {
+            environment::find_program(name).unwrap_or(named)
+        }
+        _ => named,
+    }
+}
+
 fn nvidia_gpu_visible() -> bool {
     Path::new("/dev/nvidia0").exists()
         || Path::new("/dev/dxg").exists()
@@ -139,8 +185,9 @@ fn nvidia_gpu_visible() -> bool {
 fn vulkan(found: &mut Toolkits, target: &Target, local: &Path) -> Result<(), Failure> {
     let sdk = environment::path("VULKAN_SDK");
     let glslc = environment::path("Vulkan_GLSLC_EXECUTABLE")
+        .map(program)
         .or_else(|| {
-            let name = format!("glslc{}", std::env::consts::EXE_SUFFIX);
+            let name = format!("glslc{}", env::consts::EXE_SUFFIX);
             ["bin", "Bin"].iter().find_map(|bin| {
                 Some(sdk.as_ref()?.join(bin).join(&name)).filter(|path| path.is_file())
             })
@@ -191,6 +238,7 @@ fn vulkan(found: &mut Toolkits, target: &Target, local: &Path) -> Result<(), Fai
         ));
     }
     found.define("Vulkan_INCLUDE_DIR", &include);
+    spirv_headers(prefixes, &glslc)?;
     if local.is_dir() {
         found.define("CMAKE_PREFIX_PATH", local);
     }
@@ -206,6 +254,29 @@ fn vulkan(found: &mut Toolkits, target: &Target, local: &Path) -> Result<(), Fai
         println!("llama-sys: Vulkan on Apple runs on MoltenVK; `metal` is the native backend");
     }
     Ok(())
+}
+
+/// Looks for SPIRV-Headers where CMake does: below the prefixes of Vulkan, those of
+/// CMAKE_PREFIX_PATH, and the one that holds glslc.
+fn spirv_headers(mut prefixes: Vec<PathBuf>, glslc: &Path) -> Result<(), Failure> {
+    const CONFIG: &str = "cmake/SPIRV-Headers/SPIRV-HeadersConfig.cmake";
+    if let Some(list) = environment::path("CMAKE_PREFIX_PATH") {
+        prefixes.extend(env::split_paths(&list));
+    }
+    prefixes.extend(glslc.parent().and_then(Path::parent).map(Path::to_path_buf));
+    let installed = prefixes.iter().any(|prefix| {
+        ["share", "lib", "lib64"]
+            .iter()
+            .any(|folder| prefix.join(folder).join(CONFIG).is_file())
+    });
+    if installed {
+        return Ok(());
+    }
+    fail(
+        "the feature `vulkan` needs SPIRV-Headers: install them (package spirv-headers or \
+         spirv-headers-devel; `./setup --vulkan` in the repository does), or set VULKAN_SDK or \
+         CMAKE_PREFIX_PATH to where they are",
+    )
 }
 
 /// `VK_API_VERSION` of a `vulkan_core.h`, zeros when it cannot be read.
@@ -235,21 +306,22 @@ fn vulkan_version(header: &Path) -> (u32, u32, u32) {
     }
 }
 
-fn hip() -> Result<(), Failure> {
-    let roots = ["ROCM_PATH", "HIP_PATH"]
+fn hip(found: &mut Toolkits) -> Result<(), Failure> {
+    // llama.cpp's own order; its CMake files read the same variable.
+    let roots = environment::path("ROCM_PATH")
         .into_iter()
-        .filter_map(environment::path);
-    let known = roots.chain([PathBuf::from("/opt/rocm"), PathBuf::from("/usr")]);
-    let has_hip = |root: &PathBuf| {
-        [
-            "lib/cmake/hip",
-            "lib64/cmake/hip",
-            "lib/x86_64-linux-gnu/cmake/hip",
-        ]
+        .chain([PathBuf::from("/opt/rocm"), PathBuf::from("/usr")]);
+    let root = roots.into_iter().find(|root| root.is_dir());
+    let libraries: Vec<PathBuf> = root
         .iter()
-        .any(|folder| root.join(folder).is_dir())
-    };
-    if known.into_iter().any(|root| has_hip(&root)) {
+        .flat_map(|root| ["lib", "lib64", "lib/x86_64-linux-gnu"].map(|folder| root.join(folder)))
+        .filter(|folder| folder.is_dir())
+        .collect();
+    if libraries
+        .iter()
+        .any(|folder| folder.join("cmake/hip").is_dir())
+    {
+        found.library_dirs.extend(libraries);
         return Ok(());
     }
     fail(
@@ -258,49 +330,44 @@ fn hip() -> Result<(), Failure> {
     )
 }
 
-fn opencl(target: &Target) -> Result<(), Failure> {
+fn opencl(found: &mut Toolkits, target: &Target) -> Result<(), Failure> {
     if environment::find_program("python3").is_none()
         && environment::find_program("python").is_none()
     {
         return fail("the feature `opencl` needs Python 3 to embed its kernels: install python3");
     }
-    let named = ["OpenCL_INCLUDE_DIR", "OPENCL_ROOT"]
+    let root = environment::path("OPENCL_ROOT");
+    if let Some(root) = &root {
+        // CMake before 3.27 reads only this spelling.
+        found.define("OpenCL_ROOT", root);
+    }
+    let prefixes = root
         .into_iter()
-        .filter_map(environment::path);
-    let mut roots: Vec<PathBuf> = named
-        .flat_map(|dir| [dir.clone(), dir.join("include")])
-        .collect();
-    roots.extend(["/usr/include", "/usr/local/include"].map(PathBuf::from));
-    if target.os != "linux" || roots.iter().any(|root| root.join("CL/cl.h").is_file()) {
+        .chain([PathBuf::from("/usr"), PathBuf::from("/usr/local")]);
+    let installed = |prefix: PathBuf| prefix.join("include/CL/cl.h").is_file();
+    if target.os != "linux" || prefixes.into_iter().any(installed) {
         return Ok(());
     }
     fail(
         "the feature `opencl` needs the OpenCL headers and loader: install opencl-headers and \
-         ocl-icd-opencl-dev (or your system's names of them), or set OPENCL_ROOT",
+         ocl-icd-opencl-dev (or your system's names of them), or set OPENCL_ROOT to the folder \
+         above include/CL",
     )
 }
 
 fn blas(target: &Target) -> Result<(), Failure> {
-    let chosen = ["BLAS_LIBRARIES", "BLAS_ROOT", "MKLROOT", "GGML_BLAS_VENDOR"]
+    let chosen = ["BLAS_ROOT", "MKLROOT", "GGML_BLAS_VENDOR"]
         .into_iter()
         .filter(|name| environment::text(name).is_some())
         .count();
-    let folders = [
-        "/usr/lib/x86_64-linux-gnu",
-        "/usr/lib/aarch64-linux-gnu",
-        "/usr/lib64",
-        "/usr/lib",
-        "/usr/local/lib",
-    ];
-    let known = ["libblas.so", "libopenblas.so"];
+    let mut folders = ["/usr/lib64", "/usr/lib", "/usr/local/lib"]
+        .map(PathBuf::from)
+        .to_vec();
+    folders.extend(multiarch());
+    let known = ["libblas.so", "libopenblas.so", "libflexiblas.so"];
     let installed = folders
         .iter()
-        .flat_map(|folder| {
-            known
-                .iter()
-                .map(move |library| Path::new(folder).join(library))
-        })
-        .any(|path| path.is_file());
+        .any(|folder| known.iter().any(|file| folder.join(file).is_file()));
     if target.os != "linux" || chosen > 0 || installed {
         return Ok(());
     }

@@ -17,6 +17,9 @@
 // INTERNAL: src/llama-sampler.h: llama_sampler_chain::is_init: attaching a chain twice
 // aborts, and a chain does not tell.
 #include "llama-sampler.h"
+// INTERNAL: ggml/src/ggml-backend-impl.h: ggml_backend_buffer::iface: some buffers, such as
+// those of repacked weights, cannot be read back, and reading them calls a NULL pointer.
+#include "ggml/src/ggml-backend-impl.h"
 // INTERNAL: src/llama-model-saver.h: llama_model_saver_supports_arch: saving any other
 // architecture aborts.
 #include "llama-model-saver.h"
@@ -37,6 +40,16 @@ causal is_causal(const llama_model * model) {
 
 bool can_be_saved(const llama_model * model) {
     return llama_model_saver_supports_arch(model->arch);
+}
+
+bool can_be_read(const llama_model * model) {
+    for (const auto & [name, tensor] : model->tensors_by_name) {
+        const ggml_tensor * owner = tensor->view_src != nullptr ? tensor->view_src : tensor;
+        if (owner->buffer == nullptr || owner->buffer->iface.get_tensor == nullptr) {
+            return false;
+        }
+    }
+    return true;
 }
 
 bool belongs_to(const llama_adapter_lora * adapter, const llama_model * model) {
@@ -76,10 +89,6 @@ bool is_no_alloc(const llama_model *) {
 
 causal is_causal(const llama_model *) {
     return causal::unknown;
-}
-
-bool can_be_saved(const llama_model *) {
-    return true;
 }
 
 bool belongs_to(const llama_adapter_lora *, const llama_model *) {

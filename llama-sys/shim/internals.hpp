@@ -19,8 +19,13 @@ bool is_no_alloc(const llama_model * model);
 enum class causal { no, yes, unknown };
 causal is_causal(const llama_model * model);
 
+#ifndef LLAMA_SHIM_NO_INTERNALS
 // Whether llama.cpp can write the model's architecture to a file.
 bool can_be_saved(const llama_model * model);
+
+// Whether the weights can be read back from where they are.
+bool can_be_read(const llama_model * model);
+#endif
 
 // Whether an adapter was loaded for this model.
 bool belongs_to(const llama_adapter_lora * adapter, const llama_model * model);

@@ -127,8 +127,10 @@ enum llama_shim_status llama_shim_model_init_from_user(
     char ** error) LLAMA_SHIM_NOEXCEPT;
 
 /* Writes a model as a GGUF file. llama.cpp reports nothing when the file cannot be
-   written, so an error it logged meanwhile counts as failure. Models without weights
-   and architectures that llama.cpp cannot save are refused. Any thread. */
+   written, so an error it logged meanwhile counts as failure. Models without weights,
+   weights that cannot be read back (repacked for the CPU's kernels) and architectures
+   that llama.cpp cannot save are refused: it would crash on each. Needs llama.cpp's
+   internal headers at build time. Any thread. */
 enum llama_shim_status llama_shim_model_save_to_file(
     const struct llama_model * model,
     const char * path,

@@ -98,13 +98,20 @@ enum llama_shim_status llama_shim_model_save_to_file(
     return guard(error, [&] {
         require(model != nullptr, "the model is NULL");
         require(path != nullptr, "the path is NULL");
+#ifndef LLAMA_SHIM_NO_INTERNALS
         require(!is_vocab_only(model) && !is_no_alloc(model), "the model was loaded without weights");
         require(can_be_saved(model), "llama.cpp cannot save a model of this architecture");
+        require(can_be_read(model),
+                "some weights are in a form that cannot be read back (repacked for the CPU); "
+                "load the model with use_extra_bufts = false to save it");
         const log_capture log;
         llama_model_save_to_file(model, path);
         if (log.has_error()) {
             fail(log.reason());
         }
+#else
+        no_internals();
+#endif
     });
 }
 

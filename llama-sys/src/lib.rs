@@ -33,9 +33,9 @@
 //! |---|---|---|
 //! | `cuda` | CUDA toolkit 11.8 or later (nvcc, cuBLAS), at run time the driver | `CUDA_PATH`, `CUDA_HOME`, `CUDAToolkit_ROOT`, `CUDACXX`, `CMAKE_CUDA_ARCHITECTURES` (without it: this machine's GPU, or a list of common ones where none is visible), `GGML_CUDA_*` |
 //! | `cuda-no-vmm` | as `cuda`; needs no libcuda to link | |
-//! | `vulkan` | Vulkan headers 1.3.272, glslc, SPIRV-Headers, the loader | `VULKAN_SDK`, `Vulkan_INCLUDE_DIR`, `Vulkan_GLSLC_EXECUTABLE`, `GGML_VULKAN_*` |
+//! | `vulkan` | Vulkan headers 1.3.272, glslc, SPIRV-Headers, the loader | `VULKAN_SDK`, `Vulkan_INCLUDE_DIR`, `Vulkan_GLSLC_EXECUTABLE`, `CMAKE_PREFIX_PATH`, `GGML_VULKAN_*` |
 //! | `metal` | an Apple target and Xcode's tools | `GGML_METAL_*` |
-//! | `hip` | ROCm 6.1 or later | `ROCM_PATH`, `HIP_PATH`, `CMAKE_HIP_ARCHITECTURES`, `GGML_HIP_*` |
+//! | `hip` | ROCm 6.1 or later | `ROCM_PATH`, `CMAKE_HIP_ARCHITECTURES`, `GGML_HIP_*` |
 //! | `opencl` | OpenCL headers and loader, Python 3 | `OPENCL_ROOT`, `GGML_OPENCL_*` |
 //! | `rpc` | nothing (libibverbs is used if present) | `GGML_RPC_RDMA` |
 //! | `blas` | a BLAS with cblas.h | `GGML_BLAS_VENDOR`, `BLAS_ROOT` |

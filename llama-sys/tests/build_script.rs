@@ -86,7 +86,7 @@ fn another_version_is_a_mismatch() {
 
 #[test]
 fn a_package_that_cargo_cannot_get_says_what_to_do() {
-    // A copy of the crate whose pin names a version that no registry has.
+    // A workspace of this crate alone whose pin names a version that no registry has.
     let crate_dir = Path::new(env!("CARGO_MANIFEST_DIR"));
     let Ok(root_manifest) = fs::read_to_string(crate_dir.join("../vendor/Cargo.toml")) else {
         return; // A packaged crate carries its sources: there is no pin to ask Cargo for.
@@ -99,8 +99,6 @@ fn a_package_that_cargo_cannot_get_says_what_to_do() {
         "llama-sys/build",
         "llama-sys/src",
         "llama-sys/shim",
-        "llama-moe/src",
-        "llama-moe/src/ffi",
         "vendor",
     ] {
         let from = crate_dir.join("..").join(folder);
@@ -115,14 +113,21 @@ fn a_package_that_cargo_cannot_get_says_what_to_do() {
             }
         }
     }
-    for file in [
-        "Cargo.toml",
-        "Cargo.lock",
-        "llama-sys/Cargo.toml",
-        "llama-moe/Cargo.toml",
-    ] {
+    for file in ["Cargo.lock", "llama-sys/Cargo.toml"] {
         fs::copy(crate_dir.join("..").join(file), root.join(file)).expect("a copy");
     }
+    let workspace =
+        fs::read_to_string(crate_dir.join("../Cargo.toml")).expect("the workspace's manifest");
+    let alone: String = workspace
+        .lines()
+        .map(|line| match line.split(" = ").next() {
+            Some(name @ ("members" | "default-members")) => {
+                format!("{name} = [\"llama-sys\"]\n")
+            }
+            _ => format!("{line}\n"),
+        })
+        .collect();
+    fs::write(root.join("Cargo.toml"), alone).expect("a manifest");
     fs::write(
         root.join("vendor/Cargo.toml"),
         root_manifest.replace("\"=0.", "\"=999."),
@@ -158,6 +163,27 @@ fn a_missing_toolkit_is_one_sentence() {
     );
     let text = refusal("", &[("CMAKE", nowhere)]);
     assert_says(&text, &["CMake is needed", "./setup"]);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn cuda_without_the_drivers_library_names_the_other_feature() {
+    // With a driver there is nothing to refuse.
+    let folders = ["x86_64-linux-gnu", "aarch64-linux-gnu", "wsl/lib", ""];
+    let mut installed = folders
+        .iter()
+        .map(|folder| Path::new("/usr/lib").join(folder));
+    if installed.any(|folder| folder.join("libcuda.so").is_file())
+        || Path::new("/usr/lib64/libcuda.so").is_file()
+    {
+        return;
+    }
+    let toolkit = scratch("no-driver");
+    fs::create_dir_all(toolkit.join("bin")).expect("a folder");
+    fs::create_dir_all(toolkit.join("lib64")).expect("a folder");
+    fs::write(toolkit.join("bin/nvcc"), "").expect("nvcc");
+    let text = refusal("cuda", &[("CUDA_PATH", &toolkit)]);
+    assert_says(&text, &["libcuda.so", "`cuda-no-vmm`", "cuda-driver-dev"]);
 }
 
 #[test]
@@ -205,4 +231,6 @@ fn variables_that_would_contradict_the_build_are_refused() {
     );
     let text = refusal("", &[("GGML_CUDA", Path::new("ON"))]);
     assert_says(&text, &["GGML_CUDA=ON", "the Cargo feature `cuda`"]);
+    let text = refusal("", &[("GGML_SYCL", Path::new("ON"))]);
+    assert_says(&text, &["GGML_SYCL=ON", "cannot link", "`system`"]);
 }

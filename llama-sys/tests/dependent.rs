@@ -1,4 +1,5 @@
-//! What crates that compile C++ against this one are told.
+//! What crates that compile C++ against this one are told, and that Cargo's profiles
+//! share one compilation of llama.cpp.
 //!
 //! Only of the plain build: the point is what a dependent is told, not how the
 //! library was compiled, and each variant would compile llama.cpp again.
@@ -62,12 +63,20 @@ fn main() {
         "use llama_sys as _;\nunsafe extern \"C\" { safe fn count_devices() -> i32; }\n\
          fn main() { println!(\"{} devices\", count_devices()); }\n",
     );
-    // The same target folder: there the CMake tree has everything compiled already.
+    // The same target folder: there the CMake tree has everything compiled already, for
+    // every profile.
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
         .parent()
         .expect("the target folder");
+    let trees = || {
+        let folder = Path::new(env!("LLAMA_SYS_CMAKE_TREE")).join("../..");
+        let entries = fs::read_dir(folder).expect("the folder of the CMake trees");
+        entries.count()
+    };
+    let trees_before = trees();
     let output = Command::new(env!("CARGO"))
-        .args(["run", "--quiet", "--offline", "--target-dir"])
+        .args(["run", "--release", "--quiet", "--offline"])
+        .arg("--target-dir")
         .arg(target)
         .current_dir(dir.path())
         .output()
@@ -77,5 +86,10 @@ fn main() {
         said.contains("1 devices"),
         "{said}\n{}",
         String::from_utf8_lossy(&output.stderr)
+    );
+    assert_eq!(
+        trees(),
+        trees_before,
+        "the release profile compiled llama.cpp in a CMake tree of its own"
     );
 }

@@ -4,12 +4,16 @@
 //! compiler checks.
 #![allow(unsafe_code)]
 
+mod batch;
 mod call;
 mod chat;
+mod context;
 mod device;
+mod eval;
 mod gguf;
 mod global;
 mod log;
+mod lora;
 mod model;
 mod overrides;
 mod panic;
@@ -17,21 +21,34 @@ mod placement;
 mod regex;
 #[cfg(feature = "rpc")]
 mod rpc;
+mod sampler;
 mod text;
+mod vocab;
 
 pub(crate) use chat::{chat_apply_builtin, chat_builtin_names};
+pub(crate) use batch::BatchArrays;
+pub(crate) use call::Failure;
+pub(crate) use context::{
+    ComputeFailure, ContextHandle, ContextNumber, ContextSettings, Pass, RawRange,
+};
 pub(crate) use device::{BufferType, DeviceHandle, DeviceKind, devices};
+pub(crate) use eval::{EvalHook, SharedEval};
 pub(crate) use gguf::{GgufHeader, GgufValue};
-pub(crate) use global::{init, llama_version, max_devices, numa_init};
+pub(crate) use global::{init, llama_version, max_devices, max_sequences, numa_init};
+pub(crate) use lora::LoraHandle;
 pub(crate) use model::{
     KvValue, LoadFailure, LoadRequest, LoadSource, ModelHandle, ModelNumber, ModelSettings,
     ModelTrait,
 };
 pub use overrides::RawOverrides;
+pub(crate) use panic::catch as catch_panic;
 pub(crate) use placement::{TensorRecord, placement};
 pub(crate) use regex::Regex;
 #[cfg(feature = "rpc")]
 pub(crate) use rpc::{add_server, serve};
+pub(crate) use sampler::{PlainSampler, SamplerHandle};
+pub(crate) use text::c_string;
+pub(crate) use vocab::SpecialToken;
 
 /// llama.cpp's enumerations, as its headers name them.
 pub(crate) use llama_sys as sys;

@@ -108,8 +108,8 @@ fn number(header: &GgufHeader, key: &str) -> Option<u64> {
     }
 }
 
-/// Reads one file's header, telling a file that cannot be read from one that is no GGUF.
-fn read_file(path: &Path) -> Result<GgufHeader> {
+/// Whether there is a file that can be read.
+pub(crate) fn check_readable(path: &Path) -> Result<()> {
     let unreadable = |source| Error::File {
         path: path.to_owned(),
         source,
@@ -117,7 +117,12 @@ fn read_file(path: &Path) -> Result<GgufHeader> {
     if fs::metadata(path).map_err(unreadable)?.is_dir() {
         return Err(unreadable(io::Error::from(io::ErrorKind::IsADirectory)));
     }
-    File::open(path).map_err(unreadable)?;
+    File::open(path).map(drop).map_err(unreadable)
+}
+
+/// Reads one file's header, telling a file that cannot be read from one that is no GGUF.
+fn read_file(path: &Path) -> Result<GgufHeader> {
+    check_readable(path)?;
     GgufHeader::read(path)?.map_err(|failure| Error::Load {
         path: path.to_owned(),
         reason: failure.reason,

@@ -2,4 +2,4 @@
 
 mod header;
 
-pub(crate) use header::ModelHeader;
+pub(crate) use header::{ModelHeader, check_readable};

@@ -112,6 +112,7 @@ fn load(
         overrides,
         load_mode,
         vocab_only: params.is_vocab_only(),
+        no_alloc: params.settings().no_alloc,
     })))
 }
 

@@ -14,17 +14,25 @@
 //! # Ok::<(), llama_moe::Error>(())
 //! ```
 
+mod detokenizer;
 mod info;
 mod load;
+mod lora;
 mod params;
 mod source;
+mod token;
+mod vocab;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use detokenizer::Detokenizer;
 pub use info::RopeType;
+pub use lora::{LoraAdapter, LoraError};
 pub use params::{KvOverride, LazyMode, LoadMode, ModelParams, SplitMode};
 pub use source::ModelSource;
+pub use token::Token;
+pub use vocab::{TokenAttr, TokenInfo, Vocab, VocabError, VocabType};
 
 use crate::error::Result;
 use crate::ffi::ModelHandle;
@@ -46,6 +54,7 @@ struct Inner {
     overrides: LoweredOverrides,
     load_mode: LoadMode,
     vocab_only: bool,
+    no_alloc: bool,
 }
 
 impl Model {
@@ -76,6 +85,12 @@ impl Model {
     #[must_use]
     pub fn is_vocab_only(&self) -> bool {
         self.0.vocab_only
+    }
+
+    /// Whether it was loaded without weights: no context can be made of such a model.
+    #[must_use]
+    pub fn is_no_alloc(&self) -> bool {
+        self.0.no_alloc
     }
 
     /// What each rule took, worked out from the header before the model was loaded.

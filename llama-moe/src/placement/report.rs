@@ -40,7 +40,7 @@ pub struct TensorPlacement {
     pub buffer: String,
     /// The device that the buffer type belongs to.
     pub device: Option<Device>,
-    /// Whether it is in system memory, where the CPU can address it.
+    /// Whether it is in system memory: plain, page-locked, mapped or repacked.
     pub is_host: bool,
     /// The rule that decided, as an index of [`Placement::rules`].
     pub rule: Option<usize>,
@@ -147,24 +147,25 @@ impl TensorPlacement {
         let rule = overrides.rule_for(&record.name);
         let asked = rule.and_then(|rule| overrides.buffer_type(rule));
         let device = record.device.map(Device::new);
+        // Repacked weights are in system memory too, though ggml would not have others
+        // read them there.
+        let is_host = record.is_host || device.is_some_and(|device| !device.device_type().is_gpu());
         // Asked for the CPU, a tensor may be in any system memory: page-locked, mapped or
         // repacked. Not allocated, it is nowhere.
         let as_asked = asked.is_none_or(|asked| {
-            record.buffer == Some(asked)
-                || (record.is_host && asked.is_cpu())
-                || (asked.is_cpu() && device.is_some_and(|device| !device.device_type().is_gpu()))
+            record.buffer.is_none() || record.buffer == Some(asked) || (asked.is_cpu() && is_host)
         });
         Self {
             rule,
             asked: asked.map(|asked| asked.name()),
-            as_asked: as_asked || record.buffer.is_none(),
+            as_asked,
             name: record.name,
             kind: record.kind,
             shape: record.shape,
             bytes: record.bytes,
             buffer: record.buffer_name,
             device,
-            is_host: record.is_host,
+            is_host,
             duplicate: record.duplicate,
         }
     }
