@@ -35,7 +35,34 @@ void check_samplers(const llama_context_params & params, uint32_t n_seq_max) {
 
 } // namespace
 
+size_t max_devices_of(const llama_model_params & params) {
+    if (params.split_mode == LLAMA_SPLIT_MODE_NONE) {
+        return 1;
+    }
+    size_t n_devices = 0;
+    if (params.devices != nullptr) {
+        while (params.devices[n_devices] != nullptr) {
+            ++n_devices;
+        }
+        return n_devices;
+    }
+    for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
+        switch (ggml_backend_dev_type(ggml_backend_dev_get(i))) {
+            case GGML_BACKEND_DEVICE_TYPE_CPU:
+            case GGML_BACKEND_DEVICE_TYPE_ACCEL:
+                break;
+            default:
+                ++n_devices;
+                break;
+        }
+    }
+    return n_devices;
+}
+
 void check_model_params(const llama_model_params & params) {
+    // The split is copied with that many elements, and read with one per device.
+    require(params.tensor_split == nullptr || max_devices_of(params) <= llama_max_devices(),
+            "a tensor split is for at most llama_max_devices() devices");
     if (params.tensor_buft_overrides == nullptr) {
         return;
     }
@@ -68,6 +95,22 @@ void check_context_params(const llama_context_params & params, const model_facts
     check_cache_type(params.type_k);
     check_cache_type(params.type_v);
     check_samplers(params, n_seq_max);
+}
+
+void check_n_devices(size_t n_devices) {
+    // INTERNAL: ggml/src/ggml-backend.cpp: GGML_SCHED_MAX_BACKENDS, which is in no header and
+    // only asserted. A context's backends are the model's devices, the accelerators, the CPU.
+    constexpr size_t max_backends = 16;
+    size_t n_backends = n_devices + 1;
+    for (size_t i = 0; i < ggml_backend_dev_count(); ++i) {
+        if (ggml_backend_dev_type(ggml_backend_dev_get(i)) == GGML_BACKEND_DEVICE_TYPE_ACCEL) {
+            ++n_backends;
+        }
+    }
+    if (n_backends > max_backends) {
+        refuse("the model is spread over " + std::to_string(n_devices) + " devices, but a context computes on at most " +
+               std::to_string(max_backends - (n_backends - n_devices)));
+    }
 }
 
 void check_seq_id(const llama_context * ctx, llama_seq_id seq_id) {
