@@ -176,6 +176,31 @@ fn a_server_that_says_nothing_is_a_timeout() {
     );
 }
 
+/// A server serves one client at a time: a connection that lives on in a program started
+/// meanwhile would block it.
+#[test]
+#[cfg(unix)]
+fn a_probe_leaves_no_connection_to_programs_started_meanwhile() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a loopback port");
+    let endpoint = listener.local_addr().expect("its address").to_string();
+    let probing = thread::spawn(move || probe(&endpoint, 500).map(drop));
+    let (mut stream, _) = listener.accept().expect("the probe's connection");
+    // It waits for an answer that does not come.
+    let mut program = Command::new("sleep").arg("30").spawn().expect("a program");
+    probing
+        .join()
+        .expect("a probe")
+        .expect_err("there was no answer");
+    stream
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .expect("a timeout");
+    let end = stream.read_to_end(&mut Vec::new());
+    let _ = program.kill();
+    let _ = program.wait();
+    let timed_out = end.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
+    assert!(!timed_out, "the connection is still open");
+}
+
 #[test]
 fn a_server_that_says_something_else_is_an_error() {
     for answer in [
