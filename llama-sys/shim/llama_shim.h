@@ -16,6 +16,9 @@
  *    NULL if there was no memory for a text. The text is not checked to be UTF-8:
  *    it may quote file names and pieces of tokens.
  *  - No function keeps a pointer to its arguments beyond the call unless it says so.
+ *  - llama.cpp's own getters need no guard: they read what is in memory (`llama_n_ctx`), or
+ *    allocate the few bytes of a name (`llama_model_meta_val_str`, `llama_model_desc`). Having
+ *    no memory for that much counts as impossible, as it does in Rust.
  *  - Nothing here is a defence against `GGML_ABORT`: a hostile model file, or a
  *    device that fails in the middle of a computation, can still end the process.
  *
@@ -549,6 +552,24 @@ enum llama_shim_status llama_shim_vocab_get(
     const struct llama_vocab * vocab,
     llama_token token,
     struct llama_shim_token * description,
+    char ** error) LLAMA_SHIM_NOEXCEPT;
+
+/* ---- chat ------------------------------------------------------------------------ */
+
+/* Formats a conversation by one of the templates that llama.cpp has built in. `tmpl` is a
+   name of `llama_chat_builtin_templates`, or the text of a Jinja template, which is not run
+   but compared with what is known of the built-in ones; NULL is "chatml". A template that
+   resembles none is LLAMA_SHIM_FAILED. `text_len` receives the number of bytes; if that is
+   more than `buffer_len`, the text is incomplete and the status is still LLAMA_SHIM_OK. No NUL
+   is written. Roles and contents that are NULL are refused. Any thread. */
+enum llama_shim_status llama_shim_chat_apply_template(
+    const char * tmpl,
+    const struct llama_chat_message * messages,
+    size_t n_messages,
+    bool add_assistant,
+    char * buffer,
+    int32_t buffer_len,
+    int32_t * text_len,
     char ** error) LLAMA_SHIM_NOEXCEPT;
 
 /* ---- samplers ------------------------------------------------------------------- */
