@@ -644,7 +644,9 @@ enum llama_shim_status llama_shim_sampler_init_logit_bias(
     struct llama_sampler ** sampler,
     char ** error) LLAMA_SHIM_NOEXCEPT;
 
-/* Fill-in-the-middle; the vocabulary must outlive the sampler. */
+/* Fill-in-the-middle; the vocabulary must outlive the sampler, and have a token that ends a
+   turn or a text. Takes the square of the number of candidates in time: put it after a sampler
+   that leaves few. */
 enum llama_shim_status llama_shim_sampler_init_infill(
     const struct llama_vocab * vocab,
     struct llama_sampler ** sampler,

@@ -6,7 +6,7 @@ use std::ptr;
 use llama_sys as sys;
 
 mod support;
-use support::{Context, Failure, Model, context_params, guarded, model_params};
+use support::{Context, Failure, Model, context_params, gguf, guarded, model_params};
 
 #[track_caller]
 fn assert_refused(outcome: Result<(), Failure>, word: &str) {
@@ -182,5 +182,36 @@ fn a_chain_is_attached_once_even_within_another() {
         guarded(|error| sys::llama_shim_sampler_chain_add(outer, inner, error)).expect("added");
         assert_refused(attach(outer), "attached");
         guarded(|error| sys::llama_shim_sampler_free(outer, error)).expect("freed");
+    }
+}
+
+#[test]
+fn filling_in_the_middle_needs_a_token_to_end_with() {
+    let dir = tempfile::tempdir().expect("a scratch folder");
+    let path = dir.path().join("vocabulary.gguf");
+    let params = sys::llama_model_params {
+        vocab_only: true,
+        ..model_params()
+    };
+    // Byte-level BPE has an end of text by default, llama.cpp's vocabulary for tests has none.
+    for (kind, has_end) in [("gpt2", true), ("test", false)] {
+        let mut writer = gguf::Writer::bpe("default");
+        writer.string("tokenizer.ggml.model", kind);
+        writer.write(&path);
+        let model = Model::load(&path, &params).expect("a vocabulary");
+        let mut sampler = ptr::null_mut();
+        // SAFETY: a live vocabulary, which outlives the sampler.
+        let outcome = unsafe {
+            let vocab = sys::llama_model_get_vocab(model.0);
+            let outcome =
+                guarded(|error| sys::llama_shim_sampler_init_infill(vocab, &mut sampler, error));
+            sys::llama_sampler_free(sampler);
+            outcome
+        };
+        if has_end {
+            outcome.expect("a sampler");
+        } else {
+            assert_refused(outcome, "ends");
+        }
     }
 }
