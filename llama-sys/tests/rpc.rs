@@ -309,6 +309,7 @@ fn experts_stay_here_and_the_rest_goes_to_the_worker() {
     }
 
     let tokens = support::tokenize(&local, "the expert");
+    let mut on_worker = Vec::new();
     let answers = [&all, &split, &local].map(|model| {
         let context = Context::new(model, &context_params()).expect("a context");
         let mut token = support::greedy(&context, &tokens);
@@ -319,15 +320,22 @@ fn experts_stay_here_and_the_rest_goes_to_the_worker() {
         }
         if cfg!(not(feature = "system")) {
             let memory = support::memory(&context);
-            let on_worker: u64 = memory
+            let bytes: u64 = memory
                 .iter()
                 .filter(|m| m.device.starts_with("RPC"))
                 .map(|m| m.model)
                 .sum();
-            println!("model bytes on the worker: {on_worker}");
+            on_worker.push(bytes);
         }
         answer
     });
+    if let [all, split, local] = on_worker[..] {
+        assert!(
+            split > 0 && all - split >= gguf::EXPERT_BYTES,
+            "{on_worker:?}"
+        );
+        assert_eq!(local, 0, "{on_worker:?}");
+    }
     // The worker's device is this machine's CPU: the same kernels, the same answer.
     assert_eq!(answers[0], answers[1]);
     assert_eq!(answers[0], answers[2]);
