@@ -92,7 +92,7 @@ void llama_shim_log_set(ggml_log_callback sink, void * user_data) LLAMA_SHIM_NOE
    callback may load another model on its own thread. They refuse what would abort: an
    override without a buffer type, an override pattern that is too large for std::regex
    (see `llama_shim_regex_new`), a tensor split for more than llama_max_devices() devices,
-   and `no_alloc` together with any load mode but LLAMA_LOAD_MODE_NONE. The caller sees to it that arrays are terminated and
+   modes that do not exist, and `no_alloc` together with any load mode but LLAMA_LOAD_MODE_NONE. The caller sees to it that arrays are terminated and
    that `tensor_split` has llama_max_devices() elements. The model returned is freed
    with `llama_shim_model_free`. */
 
@@ -308,7 +308,7 @@ enum llama_shim_status llama_shim_gguf_write_to_file(
 /* ---- contexts ----------------------------------------------------------------- */
 
 /* Creates a context. Refuses what would abort instead of failing: no batch size, more
-   sequences than outputs, sizes that overflow, types without a layout, backend samplers
+   sequences than outputs, sizes that overflow, types that do not exist, backend samplers
    that are no chains or that are attached already, a model loaded for its vocabulary
    only or spread over more devices than ggml can schedule. Calls take turns, because creation writes to the model. The model, and the
    samplers in `params`, must outlive the context. Samplers given to a creation that failed

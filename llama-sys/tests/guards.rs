@@ -215,3 +215,38 @@ fn filling_in_the_middle_needs_a_token_to_end_with() {
         }
     }
 }
+
+#[test]
+fn numbers_that_are_no_mode_are_refused() {
+    let (_dir, path) = support::moe_model();
+    for params in [
+        sys::llama_model_params {
+            load_mode: 99,
+            ..model_params()
+        },
+        sys::llama_model_params {
+            split_mode: 99,
+            ..model_params()
+        },
+    ] {
+        assert_refused(Model::load(&path, &params).map(drop), "mode");
+    }
+    let model = Model::load(&path, &model_params()).expect("the test model loads");
+    for params in [
+        sys::llama_context_params {
+            flash_attn_type: 99,
+            ..context_params()
+        },
+        sys::llama_context_params {
+            pooling_type: 99,
+            embeddings: true,
+            ..context_params()
+        },
+        sys::llama_context_params {
+            type_k: sys::GGML_TYPE_COUNT,
+            ..context_params()
+        },
+    ] {
+        assert_refused(Context::new(&model, &params).map(drop), "type");
+    }
+}
