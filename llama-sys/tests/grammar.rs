@@ -39,6 +39,7 @@ fn sampler(model: &Model, grammar: &[u8]) -> Result<(), Failure> {
 }
 
 #[test]
+#[cfg(not(feature = "system"))]
 fn grammars_that_would_fill_the_memory_are_refused() {
     let (_dir, model) = vocabulary();
     for grammar in [

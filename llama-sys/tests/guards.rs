@@ -41,6 +41,7 @@ fn a_decoder_cannot_encode() {
 }
 
 #[test]
+#[cfg(not(feature = "system"))]
 fn a_batch_needs_contents_and_positions() {
     let (_dir, model) = model();
     let context = Context::new(&model, &context_params()).expect("a context");
