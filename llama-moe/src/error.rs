@@ -3,14 +3,11 @@
 use std::io;
 use std::path::PathBuf;
 
-<<<<<<< HEAD
 use crate::chat::ChatError;
-=======
 use crate::context::{
     BatchError, ContextError, ControlVectorError, DecodeError, MemoryError, OutputError, StateError,
 };
 use crate::model::{LoraError, VocabError};
->>>>>>> vs
 use crate::placement::{OverrideError, PatternError};
 use crate::sampler::SamplerError;
 
@@ -99,11 +96,9 @@ pub enum Error {
     #[error(transparent)]
     Override(#[from] OverrideError),
 
-<<<<<<< HEAD
     /// A chat cannot go on, or a prompt cannot be made.
     #[error(transparent)]
     Chat(#[from] ChatError),
-=======
     /// Text and tokens do not go together.
     #[error(transparent)]
     Vocab(#[from] VocabError),
@@ -143,7 +138,6 @@ pub enum Error {
     /// A control vector does not fit the model.
     #[error(transparent)]
     ControlVector(#[from] ControlVectorError),
->>>>>>> vs
 
     /// A Rust callback panicked while llama.cpp was calling it.
     #[error("the {callback} panicked: {message}")]

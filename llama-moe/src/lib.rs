@@ -14,7 +14,10 @@ pub mod sampler;
 pub use backend::{Backend, Device, DeviceMemory, DeviceType, NumaStrategy};
 #[cfg(feature = "rpc")]
 pub use backend::{RpcServer, RpcWorker};
-pub use chat::{ChatError, ChatTemplate, Message, RenderOptions, Role, ToolCall};
+pub use chat::{
+    Chat, ChatError, ChatParams, ChatTemplate, FinishReason, Message, Overflow, RenderOptions,
+    Reply, ReplyStats, Role, ToolCall,
+};
 pub use context::{
     AbortToken, AttentionType, Batch, BatchError, CacheType, Context, ContextError, ContextParams,
     ContextPerf, ControlVectorError, DecodeError, EvalCallback, EvalTensor, FlashAttention, Memory,

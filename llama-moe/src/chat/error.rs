@@ -64,4 +64,24 @@ pub enum ChatError {
     /// A stop string is empty: everything would end with it.
     #[error("a stop string is empty")]
     EmptyStopString,
+
+    /// The template makes nothing of the conversation.
+    #[error("the chat template makes an empty prompt of the conversation")]
+    EmptyPrompt,
+
+    /// The conversation does not fit into the context. Nothing has been computed.
+    #[error(
+        "the prompt has {n_prompt} tokens, but the context only {n_ctx}; make a larger context, \
+         or choose Overflow::Shift to leave out the oldest turns"
+    )]
+    PromptTooLong {
+        /// Tokens of the prompt, after everything was left out that could be.
+        n_prompt: usize,
+        /// Tokens that the context holds.
+        n_ctx: usize,
+    },
+
+    /// The memory cannot move positions, as [`Overflow::Shift`](crate::Overflow::Shift) needs.
+    #[error("this model's memory cannot be shifted; choose Overflow::Error")]
+    CannotShift,
 }

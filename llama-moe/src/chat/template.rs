@@ -9,6 +9,7 @@ use super::error::ChatError;
 use super::jinja::Jinja;
 use super::message::Message;
 use crate::error::Result;
+use crate::model::{Model, Token};
 
 /// How a model wants a conversation written down.
 ///
@@ -116,6 +117,23 @@ impl RenderOptions {
 }
 
 impl ChatTemplate {
+    /// The model's own template, the one that it names no other for.
+    ///
+    /// Rests on `llama_model_chat_template`.
+    ///
+    /// # Errors
+    /// [`ChatError::NoTemplate`] if it came without one, [`ChatError::Template`] if that one
+    /// has a mistake.
+    pub fn of(model: &Model) -> Result<Self> {
+        let source = model.chat_template(None).ok_or(ChatError::NoTemplate)?;
+        let vocab = model.vocab();
+        let text = |token: Option<Token>| -> Result<Option<String>> {
+            token.map(|token| Ok(vocab.token(token)?.text)).transpose()
+        };
+        let (bos, eos) = (text(vocab.bos())?, text(vocab.eos())?);
+        Self::jinja(&source, bos.as_deref(), eos.as_deref())
+    }
+
     /// A Jinja template. `bos` and `eos` are the texts of the tokens that begin and end a
     /// sequence; the template knows them as `bos_token` and `eos_token`.
     ///

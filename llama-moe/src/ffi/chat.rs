@@ -5,8 +5,9 @@ use std::ptr;
 
 use llama_sys as sys;
 
+use super::call::guarded;
 use super::text;
-use crate::error::{Error, FailureKind, Result};
+use crate::error::Result;
 
 /// The names of the templates.
 pub(crate) fn chat_builtin_names() -> Vec<String> {
@@ -43,36 +44,31 @@ pub(crate) fn chat_apply_builtin(
         .collect();
     let mut buffer: Vec<u8> = Vec::new();
     loop {
-        let capacity = i32::try_from(buffer.len()).map_err(|_| too_long())?;
-        // SAFETY: a NUL-terminated name, `raw.len()` messages whose texts are in `owned`,
-        // and a buffer of the length given, of which no more is written.
-        let length = unsafe {
-            sys::llama_chat_apply_template(
-                name.as_ptr(),
-                raw.as_ptr(),
-                raw.len(),
-                add_assistant,
-                buffer.as_mut_ptr().cast::<c_char>(),
-                capacity,
-            )
-        };
-        let length = usize::try_from(length).map_err(|_| Error::Llama {
-            call: "llama_chat_apply_template",
-            kind: FailureKind::Failed,
-            reason: format!("no template is called {name:?}"),
-        })?;
+        let capacity = i32::try_from(buffer.len()).unwrap_or(i32::MAX);
+        let mut length = 0;
+        guarded(|error| {
+            // SAFETY: a NUL-terminated name; `raw.len()` messages, whose texts are in
+            // `owned`; a buffer of the length given, of which no more is written;
+            // out-parameters of this frame.
+            unsafe {
+                sys::llama_shim_chat_apply_template(
+                    name.as_ptr(),
+                    raw.as_ptr(),
+                    raw.len(),
+                    add_assistant,
+                    buffer.as_mut_ptr().cast::<c_char>(),
+                    capacity,
+                    &mut length,
+                    error,
+                )
+            }
+        })
+        .map_err(|failure| failure.of("llama_chat_apply_template"))?;
+        let length = usize::try_from(length).unwrap_or(0);
         if length <= buffer.len() {
             buffer.truncate(length);
             return Ok(String::from_utf8_lossy(&buffer).into_owned());
         }
-        buffer = vec![0_u8; length];
-    }
-}
-
-fn too_long() -> Error {
-    Error::Llama {
-        call: "llama_chat_apply_template",
-        kind: FailureKind::InvalidArgument,
-        reason: "the prompt has more than 2 GiB".to_owned(),
+        buffer = vec![0; length];
     }
 }

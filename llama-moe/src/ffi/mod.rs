@@ -25,9 +25,9 @@ mod sampler;
 mod text;
 mod vocab;
 
-pub(crate) use chat::{chat_apply_builtin, chat_builtin_names};
 pub(crate) use batch::BatchArrays;
 pub(crate) use call::Failure;
+pub(crate) use chat::{chat_apply_builtin, chat_builtin_names};
 pub(crate) use context::{
     ComputeFailure, ContextHandle, ContextNumber, ContextSettings, Pass, RawRange,
 };
