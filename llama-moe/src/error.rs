@@ -99,6 +99,7 @@ pub enum Error {
     /// A chat cannot go on, or a prompt cannot be made.
     #[error(transparent)]
     Chat(#[from] ChatError),
+
     /// Text and tokens do not go together.
     #[error(transparent)]
     Vocab(#[from] VocabError),
