@@ -268,7 +268,10 @@ fn repacked_weights_cannot_be_saved_but_plain_ones_can() {
     }
     let plain = on_cpu().with_extra_buffer_types(false);
     load(Layout::Mixtral, plain).unwrap().save(&path).unwrap();
-    assert_eq!(Model::load(&backend(), &path, on_cpu()).unwrap().size(), model.size());
+    assert_eq!(
+        Model::load(&backend(), &path, on_cpu()).unwrap().size(),
+        model.size()
+    );
 }
 
 #[test]
