@@ -1,5 +1,6 @@
 //! What a context is given to compute.
 
+use super::params::PoolingType;
 use crate::error::Result;
 use crate::ffi::BatchArrays;
 use crate::model::Token;
@@ -129,11 +130,32 @@ pub enum BatchError {
 
     /// A token belongs to several sequences, which the context keeps apart.
     #[error(
-        "entry {index} belongs to several sequences: this takes a context made with_kv_unified(true)"
+        "entry {index} belongs to several sequences: this takes a context made \
+         with_kv_unified(true), of a model that is not recurrent"
     )]
     SharedToken {
         /// The entry in the batch.
         index: usize,
+    },
+
+    /// Pooling would see only a part of a sequence.
+    #[error(
+        "to pool ({pooling:?}), all tokens of a sequence are computed at once: this takes {reason}"
+    )]
+    PooledInParts {
+        /// How embeddings are pooled.
+        pooling: PoolingType,
+        /// What it takes.
+        reason: &'static str,
+    },
+
+    /// The model has no such position: it looks each one up in a table.
+    #[error("position {pos} is too large: this model has learned {n_ctx_train} positions")]
+    NotLearned {
+        /// The position.
+        pos: Pos,
+        /// Positions that the model has.
+        n_ctx_train: u32,
     },
 
     /// The model takes no embeddings.

@@ -2,6 +2,7 @@
 
 use super::batch::{Batch, BatchError, Pos, SeqId};
 use super::memory::Unapplied;
+use super::params::PoolingType;
 use super::{Context, ContextError};
 use crate::error::{Error, FailureKind, Result};
 use crate::ffi::{ComputeFailure, Pass};
@@ -179,7 +180,7 @@ impl Context {
         }
         match batch.width() {
             None => self.check_tokens(batch)?,
-            Some(_) if self.model().has_encoder() => return Err(BatchError::NoEmbeddings),
+            Some(_) if !self.takes_embeddings() => return Err(BatchError::NoEmbeddings),
             Some(len) => {
                 let width = self.model().n_embd_inp() as usize;
                 if len != width {
@@ -187,7 +188,50 @@ impl Context {
                 }
             }
         }
-        self.check_sequences(batch)
+        if let Some(n_ctx_train) = self.model().n_learned_positions() {
+            let positions = batch.arrays().positions().iter();
+            let pos = positions.max().map_or(0, |&pos| pos as Pos);
+            if pos >= n_ctx_train {
+                return Err(BatchError::NotLearned { pos, n_ctx_train });
+            }
+        }
+        self.check_sequences(batch)?;
+        self.check_pooling(encodes, batch)
+    }
+
+    /// Encoders read other embeddings than a batch is measured by, and some models look at the
+    /// tokens themselves.
+    fn takes_embeddings(&self) -> bool {
+        let model = self.model();
+        !model.has_encoder() && model.architecture().as_deref() != Some("graniteswitch")
+    }
+
+    /// A batch that is cut leaves in each sequence's embedding what its last piece gave. Only
+    /// the last token's does not mind.
+    fn check_pooling(&self, encodes: bool, batch: &Batch) -> Result<(), BatchError> {
+        let pooling = self.pooling_type();
+        if encodes || !self.embeddings || matches!(pooling, PoolingType::None | PoolingType::Last) {
+            return Ok(());
+        }
+        let in_parts = |reason| Err(BatchError::PooledInParts { pooling, reason });
+        if batch.len() > self.n_ubatch() as usize {
+            return in_parts("an n_ubatch as large as the batch");
+        }
+        // Sequences that are kept apart are computed side by side, as far as they are equally
+        // long; states are computed one after the other.
+        if self.kv_unified || self.model().is_recurrent() || self.model().is_hybrid() {
+            return Ok(());
+        }
+        let mut lengths = vec![0usize; self.n_seq_max() as usize];
+        for &seq in batch.arrays().sequences().flatten() {
+            lengths[seq as usize] += 1;
+        }
+        let mut lengths = lengths.into_iter().filter(|&length| length > 0);
+        let first = lengths.next();
+        if lengths.any(|length| Some(length) != first) {
+            return in_parts("sequences of one length, or with_kv_unified(true)");
+        }
+        Ok(())
     }
 
     fn check_tokens(&self, batch: &Batch) -> Result<(), BatchError> {
@@ -205,9 +249,7 @@ impl Context {
 
     fn check_sequences(&self, batch: &Batch) -> Result<(), BatchError> {
         let n_seq_max = self.n_seq_max();
-        // A state, other than a buffer of positions, is shared whatever the setting.
-        let keeps_apart =
-            self.has_memory && !self.kv_unified && n_seq_max > 1 && !self.model().is_recurrent();
+        let keeps_apart = self.has_memory && (!self.kv_unified || self.model().is_recurrent());
         for (index, seqs) in batch.arrays().sequences().enumerate() {
             if let Some(&seq) = seqs.iter().find(|&&seq| seq as u32 >= n_seq_max) {
                 return Err(BatchError::Sequence {
@@ -248,6 +290,8 @@ impl Context {
         let reason = reason.to_owned();
         match code {
             0 => None,
+            // The code is the same for a batch that cannot be cut.
+            1 if reason.contains("split is not supported") => Some(DecodeError::Refused { reason }),
             1 => Some(self.no_room(batch)),
             2 => Some(DecodeError::Aborted),
             -1 => Some(
