@@ -12,16 +12,29 @@ use llama_moe::{
 use serde_json::json;
 
 mod support;
+use support::gguf::GgufWriter;
 use support::layouts::{CHAT_TEMPLATE, Layout, TOKEN_IM_END};
-use support::{backend, on_cpu};
+use support::{backend, on_cpu, others};
 
 static MODEL: LazyLock<Model> = LazyLock::new(|| model(Layout::Qwen3Moe));
 
 fn model(layout: Layout) -> Model {
+    load(layout.writer())
+}
+
+fn load(mut file: GgufWriter) -> Model {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("model.gguf");
-    layout.write_chat(&path, CHAT_TEMPLATE);
+    file.string("tokenizer.chat_template", CHAT_TEMPLATE);
+    file.write(&path);
     Model::load(&backend(), &path, on_cpu()).unwrap()
+}
+
+/// A model whose tokens have several positions (M-RoPE).
+fn mrope() -> GgufWriter {
+    let mut file = Layout::Qwen3Moe.writer_as("qwen3vlmoe");
+    file.i32s("qwen3vlmoe.rope.dimension_sections", &[8, 4, 4, 0]);
+    file
 }
 
 fn params(n_ctx: u32) -> ChatParams {
@@ -280,10 +293,18 @@ fn a_second_turn_reuses_the_first() {
     assert_eq!(again, text);
 }
 
+/// Whatever a memory can take back, a conversation goes on as if it were new.
 #[test]
-fn sliding_windows_and_other_memories_say_the_same() {
-    for layout in [Layout::GptOss, Layout::DeepSeek2, Layout::Dense] {
-        let model = model(layout);
+fn every_kind_of_memory_says_the_same() {
+    let files = [
+        Layout::GptOss.writer(), // sliding windows
+        Layout::DeepSeek2.writer(),
+        Layout::Dense.writer(),
+        mrope(),
+        others::recurrent(),
+    ];
+    for file in files {
+        let model = load(file);
         let mut chat = model.chat(params(1024)).unwrap();
         let long = "the expert layer ".repeat(20);
         for question in ["Hi", &long, "memory", "router"] {
@@ -304,8 +325,53 @@ fn sliding_windows_and_other_memories_say_the_same() {
                 .take(12)
                 .collect::<Result<_, _>>()
                 .unwrap();
-            assert_eq!(again, text, "{layout:?}: {question}");
+            assert_eq!(again, text, "{}: {question}", model.description());
         }
+    }
+}
+
+/// A state cannot be taken back, only go on.
+#[test]
+fn a_recurrent_model_computes_anew_what_it_cannot_take_back() {
+    let model = load(others::recurrent());
+    // Nothing follows the messages, so that a longer conversation goes on where this ends.
+    let source = "{% for m in messages %}{{ m.content }}\n{% endfor %}";
+    let template = ChatTemplate::jinja(source, None, None).unwrap();
+    let params = params(512).with_template(template).with_max_tokens(1);
+    let mut chat = model.chat(params).unwrap();
+    let mut n_reused = |messages: &[&str]| {
+        chat.set_messages(messages.iter().map(|&text| Message::user(text)));
+        chat.reply().unwrap().text().unwrap();
+        (
+            chat.stats().unwrap().n_prompt,
+            chat.stats().unwrap().n_reused,
+        )
+    };
+    let (n_first, none) = n_reused(&["the expert"]);
+    assert_eq!(none, 0);
+    assert_eq!(n_reused(&["the expert", "memory"]).1, n_first);
+    assert_eq!(n_reused(&["the expert", "router"]).1, 0);
+}
+
+#[test]
+fn a_memory_that_cannot_shift_is_told_at_once() {
+    let model = load(mrope());
+    let shift = params(256).with_overflow(Overflow::Shift);
+    assert_eq!(
+        chat_error(model.chat(shift).unwrap_err()),
+        ChatError::CannotShift
+    );
+    model.chat(params(256)).unwrap();
+}
+
+/// Models that compute no next token have nothing to say.
+#[test]
+fn a_model_that_is_no_decoder_is_an_error() {
+    for file in [others::encoder(), others::encoder_decoder()] {
+        let mut chat = load(file).chat(params(256)).unwrap();
+        let said: Result<String, _> = chat.say("Hi").unwrap().collect();
+        said.unwrap_err();
+        assert!(chat.messages().is_empty());
     }
 }
 
@@ -575,8 +641,7 @@ fn a_reply_can_be_aborted() {
     assert!(chat.stats().unwrap().n_reused > 0);
 }
 
-/// Pulled while the prompt is computed, by the sampler's sibling thread in real life, here by
-/// an eval callback: what was computed of the prompt is not lost track of.
+/// Pulled while the prompt is computed: what was computed of it is not lost track of.
 #[test]
 fn a_prompt_can_be_aborted() {
     use llama_moe::{EvalCallback, EvalTensor};

@@ -38,7 +38,7 @@ const MISTRAL: &str = "
 {{- bos_token }}
 {%- for message in messages %}
     {%- if message.role == 'user' %}
-        {%- if tools is defined and loop.index0 == ns.last_user %}
+        {%- if tools is not none and loop.index0 == ns.last_user %}
             {{- '[AVAILABLE_TOOLS]' + (tools | map(attribute='function') | list | tojson) + '[/AVAILABLE_TOOLS]' }}
         {%- endif %}
         {{- '[INST]' + message.content + '[/INST]' }}
@@ -351,11 +351,11 @@ fn tojson_is_pythons() {
 }
 
 #[test]
-fn a_value_with_nothing_in_it_is_not_defined() {
-    let source = "{{ tools is defined }} {{ documents is defined }} {{ messages[0].name is defined }} \
+fn what_is_not_given_is_none_or_not_there() {
+    let source = "{{ tools is none }} {{ documents is none }} {{ messages[0].name is defined }} \
                   {{ messages[0].tool_calls is defined }}";
     let prompt = render(source, &[Message::user("x")], &RenderOptions::default());
-    assert_eq!(prompt.to_lowercase(), "false false false false");
+    assert_eq!(prompt.to_lowercase(), "true true false false");
     let options = RenderOptions::default().with_documents([json!({"text": "d"})]);
     let named = [Message::user("x").with_name("Eve")];
     assert_eq!(

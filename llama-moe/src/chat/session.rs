@@ -227,17 +227,24 @@ impl Chat {
 
     /// The prompt, with turns left out if it has to be and may be.
     fn fitting_prompt(&mut self) -> Result<Prompt> {
+        let n_left_out = self.n_left_out;
+        let prompt = self.fit();
+        if prompt.is_err() {
+            self.n_left_out = n_left_out;
+        }
+        prompt
+    }
+
+    fn fit(&mut self) -> Result<Prompt> {
         let n_ctx = self.held.capacity();
         let mut tokens = self.prompt()?;
         let n_all = tokens.len();
-        let left_out_before = self.n_left_out;
         if self.overflow == Overflow::Shift && n_all >= n_ctx {
             while tokens.len() > n_ctx - n_ctx / 4 && self.leave_out_turn() {
                 tokens = self.prompt()?;
             }
         }
         if tokens.len() > n_ctx {
-            self.n_left_out = left_out_before;
             return Err(ChatError::PromptTooLong {
                 n_prompt: tokens.len(),
                 n_ctx,

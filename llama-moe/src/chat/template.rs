@@ -215,8 +215,8 @@ impl RenderOptions {
     }
 }
 
-/// The variables of a template. Tools and documents are not there unless they were given:
-/// templates ask whether they are defined.
+/// The variables of a template. As in `transformers`, tools and documents that were not
+/// given are none.
 fn variables(
     messages: &[Message],
     options: &RenderOptions,
@@ -233,12 +233,15 @@ fn variables(
     variables.insert("bos_token".to_owned(), bos.into());
     variables.insert("eos_token".to_owned(), eos.into());
     for (name, list) in [("tools", &options.tools), ("documents", &options.documents)] {
-        if !list.is_empty() {
-            variables.insert(name.to_owned(), Value::Array(list.clone()));
-        }
+        let value = if list.is_empty() {
+            Value::Null
+        } else {
+            Value::Array(list.clone())
+        };
+        variables.insert(name.to_owned(), value);
     }
     for (name, value) in &options.variables {
-        if matches!(name.as_str(), "tools" | "documents") || variables.contains_key(name) {
+        if variables.contains_key(name) {
             return Err(ChatError::ReservedVariable { name: name.clone() });
         }
         variables.insert(name.clone(), value.clone());
