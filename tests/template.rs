@@ -446,7 +446,7 @@ fn a_template_cannot_overflow_the_stack() {
         );
     }
 
-    let n = 16_000;
+    let n = 8_000;
     let chains = [
         ("1", "+1", ""),
         ("1", "~1", ""),

@@ -18,7 +18,7 @@ pub(super) const ASSIGNED_FILTER: &str = "_assigned";
 /// Bytes of a template.
 pub(super) const MAX_SOURCE: usize = 1 << 20;
 /// Bytes of one tag, not counting white space and texts in quotes.
-const MAX_TAG: usize = 1 << 14;
+const MAX_TAG: usize = 1 << 13;
 /// `elif` tags of a template: the engine nests each into the one before.
 const MAX_ELIF: usize = 1 << 11;
 
