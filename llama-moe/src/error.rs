@@ -3,6 +3,10 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::context::{
+    BatchError, ContextError, ControlVectorError, DecodeError, MemoryError, OutputError, StateError,
+};
+use crate::model::LoraError;
 use crate::placement::{OverrideError, PatternError};
 
 /// The result of this crate's calls.
@@ -90,10 +94,42 @@ pub enum Error {
     #[error(transparent)]
     Override(#[from] OverrideError),
 
+    /// A context cannot be made or used.
+    #[error(transparent)]
+    Context(#[from] ContextError),
+
+    /// A batch cannot be built or does not suit the context.
+    #[error(transparent)]
+    Batch(#[from] BatchError),
+
+    /// A batch was not computed.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+
+    /// An output cannot be read.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+
+    /// A memory cannot do what was asked.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+
+    /// A state cannot be saved or restored.
+    #[error(transparent)]
+    State(#[from] StateError),
+
+    /// A LoRA adapter cannot be loaded or used.
+    #[error(transparent)]
+    Lora(#[from] LoraError),
+
+    /// A control vector does not fit the model.
+    #[error(transparent)]
+    ControlVector(#[from] ControlVectorError),
+
     /// A Rust callback panicked while llama.cpp was calling it.
     #[error("the {callback} panicked: {message}")]
     CallbackPanicked {
-        /// Which callback: "progress callback", "sampler".
+        /// Which callback: "progress callback", "eval callback".
         callback: &'static str,
         /// The panic's message.
         message: String,

@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod backend;
+pub mod context;
 mod error;
 mod ffi;
 mod gguf;
@@ -11,9 +12,15 @@ pub mod placement;
 pub use backend::{Backend, Device, DeviceMemory, DeviceType, NumaStrategy};
 #[cfg(feature = "rpc")]
 pub use backend::{RpcServer, RpcWorker};
+pub use context::{
+    AbortToken, AttentionType, Batch, BatchError, CacheType, Context, ContextError, ContextParams,
+    ContextPerf, ControlVectorError, DecodeError, EvalCallback, EvalTensor, FlashAttention, Memory,
+    MemoryEntry, MemoryError, OutputError, PoolingType, Pos, RopeScaling, SeqId, StateError,
+};
 pub use error::{Error, FailureKind, Result};
 pub use model::{
-    KvOverride, LazyMode, LoadMode, Model, ModelParams, ModelSource, RopeType, SplitMode,
+    KvOverride, LazyMode, LoadMode, LoraAdapter, LoraError, Model, ModelParams, ModelSource,
+    RopeType, SplitMode, Token,
 };
 pub use placement::{
     LoweredOverrides, OverrideError, Pattern, PatternError, Placement, PlacementSum, RawOverrides,

@@ -1,8 +1,10 @@
 //! What the tests share.
 #![allow(dead_code)] // Every test binary uses its own part.
 
+pub mod decode;
 pub mod gguf;
 pub mod layouts;
+pub mod others;
 #[cfg(feature = "rpc")]
 pub mod worker;
 

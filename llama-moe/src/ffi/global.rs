@@ -36,3 +36,9 @@ pub(crate) fn max_devices() -> usize {
     // SAFETY: no arguments, a constant.
     unsafe { sys::llama_max_devices() }
 }
+
+/// `llama_max_parallel_sequences`: the most sequences that a context can have.
+pub(crate) fn max_sequences() -> usize {
+    // SAFETY: no arguments, a constant.
+    unsafe { sys::llama_max_parallel_sequences() }
+}

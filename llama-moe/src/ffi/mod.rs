@@ -4,11 +4,15 @@
 //! compiler checks.
 #![allow(unsafe_code)]
 
+mod batch;
 mod call;
+mod context;
 mod device;
+mod eval;
 mod gguf;
 mod global;
 mod log;
+mod lora;
 mod model;
 mod overrides;
 mod panic;
@@ -18,9 +22,16 @@ mod regex;
 mod rpc;
 mod text;
 
+pub(crate) use batch::BatchArrays;
+pub(crate) use call::Failure;
+pub(crate) use context::{
+    ComputeFailure, ContextHandle, ContextNumber, ContextSettings, Pass, RawRange,
+};
 pub(crate) use device::{BufferType, DeviceHandle, DeviceKind, devices};
+pub(crate) use eval::{EvalHook, SharedEval};
 pub(crate) use gguf::{GgufHeader, GgufValue};
-pub(crate) use global::{init, llama_version, max_devices, numa_init};
+pub(crate) use global::{init, llama_version, max_devices, max_sequences, numa_init};
+pub(crate) use lora::LoraHandle;
 pub(crate) use model::{
     KvValue, LoadFailure, LoadRequest, LoadSource, ModelHandle, ModelNumber, ModelSettings,
     ModelTrait,

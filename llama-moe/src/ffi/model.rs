@@ -243,6 +243,7 @@ impl ModelHandle {
                 ModelNumber::DecoderStartToken => {
                     i64::from(sys::llama_model_decoder_start_token(model))
                 }
+                ModelNumber::Vocab => i64::from(sys::llama_vocab_n_tokens(self.vocab())),
                 ModelNumber::RopeType => i64::from(sys::llama_model_rope_type(model)),
             }
         }
@@ -372,6 +373,7 @@ pub(crate) enum ModelNumber {
     Swa,
     ClsOut,
     DecoderStartToken,
+    Vocab,
     RopeType,
 }
 
@@ -387,7 +389,7 @@ pub(crate) enum ModelTrait {
 
 /// Calls a function of the `snprintf` family, again with a larger buffer if the first
 /// was too small. `None` for a negative answer.
-fn written(call: impl Fn(*mut c_char, usize) -> i32) -> Option<String> {
+pub(super) fn written(call: impl Fn(*mut c_char, usize) -> i32) -> Option<String> {
     let mut buffer = vec![0u8; 256];
     let mut length = usize::try_from(call(buffer.as_mut_ptr().cast(), buffer.len())).ok()?;
     if length >= buffer.len() {

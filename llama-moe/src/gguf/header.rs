@@ -94,6 +94,12 @@ impl ModelHeader {
         blocks.into_iter().collect()
     }
 
+    /// Whether positions are looked up in a table, which ends where the training did.
+    pub(crate) fn has_learned_positions(&self) -> bool {
+        self.tensors()
+            .any(|(name, _)| name == "position_embd.weight")
+    }
+
     /// The block that a tensor belongs to, by its name.
     pub(crate) fn block_of(tensor: &str) -> Option<u32> {
         tensor.strip_prefix("blk.")?.split('.').next()?.parse().ok()
@@ -119,8 +125,8 @@ fn number(header: &GgufHeader, key: &str) -> Option<u64> {
     }
 }
 
-/// Reads one file's header, telling a file that cannot be read from one that is no GGUF.
-fn read_file(path: &Path) -> Result<GgufHeader> {
+/// Whether there is a file that can be read.
+pub(crate) fn check_readable(path: &Path) -> Result<()> {
     let unreadable = |source| Error::File {
         path: path.to_owned(),
         source,
@@ -128,7 +134,12 @@ fn read_file(path: &Path) -> Result<GgufHeader> {
     if fs::metadata(path).map_err(unreadable)?.is_dir() {
         return Err(unreadable(io::Error::from(io::ErrorKind::IsADirectory)));
     }
-    File::open(path).map_err(unreadable)?;
+    File::open(path).map(drop).map_err(unreadable)
+}
+
+/// Reads one file's header, telling a file that cannot be read from one that is no GGUF.
+fn read_file(path: &Path) -> Result<GgufHeader> {
+    check_readable(path)?;
     GgufHeader::read(path)?.map_err(|failure| Error::Load {
         path: path.to_owned(),
         reason: failure.reason,

@@ -3,4 +3,4 @@
 mod check;
 mod header;
 
-pub(crate) use header::ModelHeader;
+pub(crate) use header::{ModelHeader, check_readable};

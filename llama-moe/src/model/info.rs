@@ -66,10 +66,7 @@ impl Model {
     /// `*.expert_used_count`.
     #[must_use]
     pub fn n_expert_used(&self) -> u32 {
-        self.architecture()
-            .and_then(|architecture| self.meta(&format!("{architecture}.expert_used_count")))
-            .and_then(|count| count.parse().ok())
-            .unwrap_or(0)
+        self.arch_number("expert_used_count").unwrap_or(0)
     }
 
     /// Layers, those for multi-token prediction not counted.
@@ -93,7 +90,7 @@ impl Model {
     /// Rests on `llama_model_n_ctx_train`.
     #[must_use]
     pub fn n_ctx_train(&self) -> u32 {
-        self.number(ModelNumber::CtxTrain)
+        self.0.n_ctx_train
     }
 
     /// Elements of an embedding inside of the model.
@@ -241,6 +238,17 @@ impl Model {
     #[must_use]
     pub fn chat_template(&self, name: Option<&str>) -> Option<String> {
         self.handle().chat_template(name)
+    }
+
+    /// A number of the metadata whose key begins with the architecture's name.
+    pub(crate) fn arch_number(&self, key: &str) -> Option<u32> {
+        let architecture = self.architecture()?;
+        self.meta(&format!("{architecture}.{key}"))?.parse().ok()
+    }
+
+    /// The size of the vocabulary.
+    pub(crate) fn n_vocab(&self) -> u32 {
+        self.number(ModelNumber::Vocab)
     }
 
     /// A number that cannot be negative; what llama.cpp has not set counts as 0.

@@ -16,15 +16,19 @@
 
 mod info;
 mod load;
+mod lora;
 mod params;
 mod source;
+mod token;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use info::RopeType;
+pub use lora::{LoraAdapter, LoraError};
 pub use params::{KvOverride, LazyMode, LoadMode, ModelParams, SplitMode};
 pub use source::ModelSource;
+pub use token::Token;
 
 use crate::error::Result;
 use crate::ffi::ModelHandle;
@@ -46,11 +50,20 @@ struct Inner {
     overrides: LoweredOverrides,
     load_mode: LoadMode,
     vocab_only: bool,
+    no_alloc: bool,
+    /// Read once: making a context with another scale of positions changes it in llama.cpp.
+    n_ctx_train: u32,
+    learned_positions: bool,
 }
 
 impl Model {
     pub(crate) fn handle(&self) -> &ModelHandle {
         &self.0.handle
+    }
+
+    /// How many positions there are, for a model that looks each one up in a table.
+    pub(crate) fn n_learned_positions(&self) -> Option<u32> {
+        self.0.learned_positions.then_some(self.0.n_ctx_train)
     }
 
     /// Whether both are handles to the same loaded model.
@@ -76,6 +89,12 @@ impl Model {
     #[must_use]
     pub fn is_vocab_only(&self) -> bool {
         self.0.vocab_only
+    }
+
+    /// Whether it was loaded without weights: no context can be made of such a model.
+    #[must_use]
+    pub fn is_no_alloc(&self) -> bool {
+        self.0.no_alloc
     }
 
     /// What each rule took, worked out from the header before the model was loaded.

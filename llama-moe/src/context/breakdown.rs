@@ -1,0 +1,51 @@
+//! What a context and its model take of each kind of memory.
+
+use super::Context;
+use crate::backend::Device;
+use crate::error::Result;
+
+/// What a context and its model take of one buffer type, in bytes.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct MemoryEntry {
+    /// The buffer type's name: `CPU`, `CUDA0`, `CUDA_Host`.
+    pub buffer: String,
+    /// The device that it belongs to.
+    pub device: Option<Device>,
+    /// Whether it is system memory.
+    pub is_host: bool,
+    /// The model's weights. A mapped file counts from its first to its last weight that is
+    /// used in place, with everything between; [`Model::placement`](crate::Model::placement)
+    /// tells each weight apart.
+    pub model: u64,
+    /// The context's memory: the KV cache.
+    pub context: u64,
+    /// Buffers for computing.
+    pub compute: u64,
+}
+
+impl Context {
+    /// What the context and its model take of each kind of memory, by its name.
+    ///
+    /// Rests on `llama_get_memory_breakdown`, through the shim.
+    ///
+    /// # Errors
+    /// [`Error::Llama`](crate::Error::Llama) with the feature `system`: an installed
+    /// llama.cpp does not tell.
+    pub fn memory_breakdown(&mut self) -> Result<Vec<MemoryEntry>> {
+        self.check_usable()?;
+        let records = self.handle.memory_breakdown();
+        let records = self.watch(records, "llama_get_memory_breakdown")?;
+        Ok(records
+            .into_iter()
+            .map(|record| MemoryEntry {
+                buffer: record.buffer,
+                device: record.device.map(Device::new),
+                is_host: record.is_host,
+                model: record.model,
+                context: record.context,
+                compute: record.compute,
+            })
+            .collect())
+    }
+}
