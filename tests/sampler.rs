@@ -482,7 +482,7 @@ fn what_a_grammar_does_not_allow_is_not_accepted() {
     let mut sampler = chain.greedy().unwrap();
     let error = sampler_error(sampler.apply(&mut four()).unwrap_err());
     assert!(
-        matches!(&error, SamplerError::NoCandidates { sampler } if sampler == "grammar"),
+        matches!(&error, SamplerError::NoCandidates { sampler } if sampler.as_deref() == Some("grammar")),
         "{error:?}"
     );
 }
@@ -677,7 +677,9 @@ fn what_a_sampler_in_rust_may_not_leave() {
         sampler_error(chain.greedy().unwrap().apply(&mut four()).unwrap_err())
     };
     let mine = || "mine".to_owned();
-    let nothing = SamplerError::NoCandidates { sampler: mine() };
+    let nothing = SamplerError::NoCandidates {
+        sampler: Some(mine()),
+    };
     assert_eq!(apply(|candidates| candidates.truncate(0)), nothing);
     assert_eq!(apply(|candidates| candidates.retain(|_| false)), nothing);
     assert_eq!(
@@ -693,7 +695,7 @@ fn what_a_sampler_in_rust_may_not_leave() {
         apply(|candidates| candidates.set_logit(1, f32::INFINITY).unwrap()),
     ] {
         assert!(
-            matches!(&bad, SamplerError::Logit { sampler, .. } if sampler == "mine"),
+            matches!(&bad, SamplerError::Logit { sampler, .. } if sampler.as_deref() == Some("mine")),
             "{bad:?}"
         );
     }
@@ -1007,18 +1009,17 @@ fn extreme_parameters_that_may_be_given() {
     let mut candidates = Candidates::new([(Token(0), 30.0), (Token(1), 31.0)]);
     let error = sampler_error(hot.apply(&mut candidates).unwrap_err());
     assert!(
-        matches!(&error, SamplerError::Logit { sampler, .. } if sampler == "temp"),
+        matches!(&error, SamplerError::Logit { sampler, .. } if sampler.as_deref() == Some("temp")),
         "{error:?}"
     );
 }
 
 #[test]
 fn candidates_that_cannot_be_chosen_from() {
-    let input = || "input".to_owned();
     let mut sampler = Sampler::greedy().unwrap();
     for logits in [vec![], vec![(Token(0), f32::NEG_INFINITY)]] {
         let error = sampler_error(sampler.apply(&mut Candidates::new(logits)).unwrap_err());
-        assert_eq!(error, SamplerError::NoCandidates { sampler: input() });
+        assert_eq!(error, SamplerError::NoCandidates { sampler: None });
     }
     let error = sampler
         .apply(&mut Candidates::new([(Token(4), f32::NAN)]))
@@ -1100,7 +1101,8 @@ fn a_sampler_outlives_the_last_handle_to_its_model() {
     sampler.accept(letter("a")).unwrap();
     sampler.reset().unwrap();
     drop(sampler.try_clone().unwrap());
-    assert_eq!(sampler.apply(&mut whole_vocabulary()).unwrap(), letter("a"));
+    let token = sampler.apply(&mut whole_vocabulary()).unwrap();
+    assert_eq!(self::vocab().piece(token, false).unwrap(), b"a");
 }
 
 #[test]

@@ -183,7 +183,7 @@ fn special_tokens_are_added_and_found_only_when_asked_for() {
 fn long_texts() {
     // More tokens than the first guess has room for would be tried again.
     let vocab = spm();
-    let long = "\u{1}".repeat(2 << 20);
+    let long = "a".repeat(2 << 20);
     let tokens = vocab.tokenize(&long, false, false).unwrap();
     assert!(tokens.len() > 1 << 20);
     assert_eq!(text(&vocab, &tokens), long);
@@ -386,10 +386,10 @@ proptest! {
     }
 
     #[test]
-    fn any_text_comes_back(text: String, special: bool) {
+    fn any_text_comes_back(text: String) {
         for vocab in [spm(), verbatim()] {
-            let tokens = vocab.tokenize(&text, special, false).unwrap();
-            prop_assert_eq!(&vocab.detokenize_lossy(&tokens, true, false).unwrap(), &text);
+            let tokens = vocab.tokenize(&text, false, false).unwrap();
+            prop_assert_eq!(&vocab.detokenize_lossy(&tokens, false, false).unwrap(), &text);
         }
     }
 }

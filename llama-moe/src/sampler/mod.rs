@@ -264,7 +264,7 @@ fn choose(
     selector: &mut Selector,
     candidates: &mut Candidates,
 ) -> Result<Token> {
-    candidates.check(|| "input".to_owned())?;
+    candidates.check(|| None)?;
     for stage in stages {
         stage.apply(candidates)?;
     }
