@@ -149,7 +149,8 @@ impl Candidates {
         }
     }
 
-    /// Computes the probabilities from the logits.
+    /// Computes the probabilities from the logits, one of which at least must not be
+    /// -infinity.
     pub fn softmax(&mut self) {
         let max = self
             .data
