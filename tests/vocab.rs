@@ -89,7 +89,15 @@ fn verbatim() -> Vocab {
 fn wpm() -> Vocab {
     static MODEL: LazyLock<Model> = LazyLock::new(|| {
         let mut file = vocabulary_only();
+        // WordPiece has no tokens for bytes.
+        let kinds = layouts::vocabulary()
+            .into_iter()
+            .map(|token| match token.kind {
+                layouts::TokenKind::Byte => layouts::TokenKind::Normal as i32,
+                kind => kind as i32,
+            });
         file.string("tokenizer.ggml.model", "bert")
+            .i32s("tokenizer.ggml.token_type", &kinds.collect::<Vec<_>>())
             .u32("tokenizer.ggml.cls_token_id", layouts::TOKEN_BOS as u32)
             .u32(
                 "tokenizer.ggml.seperator_token_id",
