@@ -798,6 +798,24 @@ fn a_panic_in_a_sampler_is_an_error() {
     assert!(matches!(error, Error::CallbackPanicked { .. }), "{error:?}");
 }
 
+#[test]
+fn a_panic_keeps_no_other_sampler_from_being_told() {
+    struct Deaf;
+    impl CustomSampler for Deaf {
+        fn name(&self) -> &str {
+            "deaf"
+        }
+        fn apply(&mut self, _: &mut Candidates) {}
+        fn accept(&mut self, _: Token) {
+            panic!("deaf");
+        }
+    }
+    let chain = SamplerChain::new().custom(Deaf).penalties(8, 1.0, 0.0, 5.0);
+    let mut sampler = chain.greedy().unwrap();
+    assert!(sampler.accept(Token(0)).is_err());
+    assert_eq!(sampler.apply(&mut four()).unwrap(), Token(1));
+}
+
 // ---- what cannot work ---------------------------------------------------------------
 
 #[test]
