@@ -1,6 +1,7 @@
 //! What the tests share.
 #![allow(dead_code)] // Every test binary uses its own part.
 
+pub mod decode;
 pub mod gguf;
 pub mod layouts;
 #[cfg(feature = "rpc")]

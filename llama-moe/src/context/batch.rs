@@ -1,5 +1,6 @@
 //! What a context is given to compute.
 
+use super::params::PoolingType;
 use crate::error::Result;
 use crate::ffi::BatchArrays;
 use crate::model::Token;
@@ -134,6 +135,17 @@ pub enum BatchError {
     SharedToken {
         /// The entry in the batch.
         index: usize,
+    },
+
+    /// Pooling would see only a part of a sequence.
+    #[error(
+        "to pool ({pooling:?}), all tokens of a sequence are computed at once: this takes {reason}"
+    )]
+    PooledInParts {
+        /// How embeddings are pooled.
+        pooling: PoolingType,
+        /// What it takes.
+        reason: &'static str,
     },
 
     /// The model takes no embeddings.

@@ -2,6 +2,7 @@
 
 use super::batch::{Batch, BatchError, Pos, SeqId};
 use super::memory::Unapplied;
+use super::params::PoolingType;
 use super::{Context, ContextError};
 use crate::error::{Error, FailureKind, Result};
 use crate::ffi::{ComputeFailure, Pass};
@@ -187,7 +188,36 @@ impl Context {
                 }
             }
         }
-        self.check_sequences(batch)
+        self.check_sequences(batch)?;
+        self.check_pooling(encodes, batch)
+    }
+
+    /// A batch that is cut leaves in each sequence's embedding what its last piece gave. Only
+    /// the last token's does not mind.
+    fn check_pooling(&self, encodes: bool, batch: &Batch) -> Result<(), BatchError> {
+        let pooling = self.pooling_type();
+        if encodes || !self.embeddings || matches!(pooling, PoolingType::None | PoolingType::Last) {
+            return Ok(());
+        }
+        let in_parts = |reason| Err(BatchError::PooledInParts { pooling, reason });
+        if batch.len() > self.n_ubatch() as usize {
+            return in_parts("an n_ubatch as large as the batch");
+        }
+        // Sequences that are kept apart are computed side by side, as far as they are equally
+        // long; states are computed one after the other.
+        if self.kv_unified || self.model().is_recurrent() || self.model().is_hybrid() {
+            return Ok(());
+        }
+        let mut lengths = vec![0usize; self.n_seq_max() as usize];
+        for &seq in batch.arrays().sequences().flatten() {
+            lengths[seq as usize] += 1;
+        }
+        let mut lengths = lengths.into_iter().filter(|&length| length > 0);
+        let first = lengths.next();
+        if lengths.any(|length| Some(length) != first) {
+            return in_parts("sequences of one length, or with_kv_unified(true)");
+        }
+        Ok(())
     }
 
     fn check_tokens(&self, batch: &Batch) -> Result<(), BatchError> {

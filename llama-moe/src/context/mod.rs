@@ -58,6 +58,7 @@ pub use state::StateError;
 
 use self::memory::Unapplied;
 use self::outputs::Outputs;
+use crate::backend::read_registry;
 use crate::error::{FailureKind, Result};
 use crate::ffi::{ContextHandle, ContextNumber, EvalHook, Failure};
 use crate::model::{LoraAdapter, Model};
@@ -126,13 +127,16 @@ impl Model {
         let settings = params.settings_for(self)?;
         let abort = params.abort_token().map(AbortToken::flag);
         let eval = params.eval_callback().map(EvalHook::new);
-        let handle = ContextHandle::new(self.handle(), &settings, abort, eval.map(Into::into))
-            .map_err(|Failure { kind, reason }| match kind {
-                FailureKind::Failed | FailureKind::OutOfMemory | FailureKind::InvalidArgument => {
-                    ContextError::Creation { reason }.into()
-                }
-                kind => Failure { kind, reason }.of("llama_init_from_model"),
-            })?;
+        let made = {
+            let _registry = read_registry();
+            ContextHandle::new(self.handle(), &settings, abort, eval.map(Into::into))
+        };
+        let handle = made.map_err(|Failure { kind, reason }| match kind {
+            FailureKind::Failed | FailureKind::OutOfMemory | FailureKind::InvalidArgument => {
+                ContextError::Creation { reason }.into()
+            }
+            kind => Failure { kind, reason }.of("llama_init_from_model"),
+        })?;
         // As llama.cpp works it out.
         let n_outputs_max = if settings.n_outputs_max == 0 || self.has_encoder() {
             handle.number(ContextNumber::Batch)
