@@ -1105,6 +1105,21 @@ fn no_vocabulary_and_no_end() {
             "{error:?}"
         );
     }
+
+    // llama.cpp's own tests' tokenizer has no special tokens unless the file names them.
+    let endless = without(|file| {
+        file.string("tokenizer.ggml.model", "test")
+            .strings("tokenizer.ggml.tokens", &["a", "b", "c"])
+            .f32s("tokenizer.ggml.scores", &[0.0; 3])
+            .i32s("tokenizer.ggml.token_type", &[1; 3]);
+        for token in ["bos", "eos", "eot", "unknown"] {
+            file.remove(&format!("tokenizer.ggml.{token}_token_id"));
+        }
+    });
+    assert_eq!((endless.eos(), endless.eot()), (None, None));
+    let chain = SamplerChain::new().infill(&endless);
+    let error = sampler_error(chain.greedy().unwrap_err());
+    assert_eq!(error, SamplerError::NoEndToken);
 }
 
 #[test]
@@ -1137,7 +1152,11 @@ fn samplers_move_between_threads() {
 
 /// A context that has computed the outputs of the last two of three tokens.
 fn context(model: &Model) -> Context {
-    let params = ContextParams::default().with_n_ctx(128).with_n_batch(32);
+    let params = ContextParams::default()
+        .with_n_ctx(128)
+        .with_n_batch(32)
+        .with_n_threads(1)
+        .with_n_threads_batch(1);
     let mut context = model.context(params).expect("a context");
     let mut batch = Batch::new(8, 1);
     for (pos, output) in [(0, false), (1, true), (2, true)] {
