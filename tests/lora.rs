@@ -6,13 +6,9 @@ use std::path::PathBuf;
 use llama_moe::{ControlVectorError, Error, LoraAdapter, LoraError, Model};
 
 mod support;
-use support::decode::{context, decode, distance, prompt};
+use support::decode::{answer, context, distance};
 use support::layouts::{Layout, N_EMBD};
 use support::{load, on_cpu};
-
-fn model(layout: Layout) -> Model {
-    load(layout, on_cpu()).expect("a model")
-}
 
 fn file(layout: Layout) -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
@@ -26,14 +22,9 @@ fn adapter(model: &Model) -> LoraAdapter {
     model.lora_adapter(&path).expect("an adapter")
 }
 
-fn answer(context: &mut llama_moe::Context) -> Vec<f32> {
-    context.memory().clear().unwrap();
-    decode(context, &prompt(12), 0, 0)
-}
-
 #[test]
 fn an_adapter_changes_the_answer_as_far_as_its_scale_says() {
-    let model = model(Layout::Qwen3Moe);
+    let model = support::decode::model(Layout::Qwen3Moe);
     let adapter = adapter(&model);
     assert!(adapter.model().is_same(&model));
     let metadata = adapter.metadata();
@@ -66,13 +57,13 @@ fn an_adapter_changes_the_answer_as_far_as_its_scale_says() {
     assert!(context.lora_adapters().is_empty());
     // Another context of the model is not concerned.
     context.set_lora_adapters(&[(adapter, 1.0)]).unwrap();
-    assert_eq!(answer(&mut self::context(&model)), plain);
+    assert_eq!(answer(&mut support::decode::context(&model)), plain);
     assert_eq!(answer(&mut context), adapted);
 }
 
 #[test]
 fn whoever_uses_an_adapter_keeps_it_alive() {
-    let model = model(Layout::Qwen3Moe);
+    let model = support::decode::model(Layout::Qwen3Moe);
     let adapter = adapter(&model);
     let mut context = context(&model);
     context
@@ -95,12 +86,12 @@ fn whoever_uses_an_adapter_keeps_it_alive() {
 
 #[test]
 fn adapters_that_cannot_be_used_are_refused() {
-    let model = model(Layout::Qwen3Moe);
+    let model = support::decode::model(Layout::Qwen3Moe);
     let mut context = context(&model);
     let plain = answer(&mut context);
     let adapter = adapter(&model);
     let path = adapter.path().to_owned();
-    let other_model = self::model(Layout::Qwen3Moe);
+    let other_model = support::decode::model(Layout::Qwen3Moe);
     let other = self::adapter(&other_model);
     let other_path = other.path().to_owned();
     for (adapters, expected) in [
@@ -139,7 +130,7 @@ fn adapters_that_cannot_be_used_are_refused() {
 
 #[test]
 fn what_is_no_adapter_for_the_model() {
-    let model = model(Layout::Qwen3Moe);
+    let model = support::decode::model(Layout::Qwen3Moe);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("adapter.gguf");
     for missing in [path.clone(), dir.path().to_owned()] {
@@ -183,7 +174,7 @@ fn what_is_no_adapter_for_the_model() {
 
 #[test]
 fn a_control_vector_steers() {
-    let model = model(Layout::Qwen3Moe);
+    let model = support::decode::model(Layout::Qwen3Moe);
     let last = Layout::Qwen3Moe.n_layer() - 1;
     let len = N_EMBD as usize * last as usize;
     let vector: Vec<f32> = (0..len).map(|i| (i % 7) as f32 - 3.0).collect();

@@ -5,13 +5,9 @@ use std::fs;
 use llama_moe::{CacheType, Context, Error, MemoryError, Model, StateError, Token};
 
 mod support;
-use support::decode::{batch, context, decode, distance, prompt, small};
+use support::decode::{batch, context, decode, distance, model, prompt, small};
 use support::layouts::{Layout, N_EMBD};
-use support::{load, on_cpu};
-
-fn model(layout: Layout) -> Model {
-    load(layout, on_cpu()).expect("a model")
-}
+use support::on_cpu;
 
 fn state_error<T: std::fmt::Debug>(result: llama_moe::Result<T>) -> StateError {
     match result.unwrap_err() {

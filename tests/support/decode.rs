@@ -1,6 +1,8 @@
 //! Decoding, as the tests do it.
 
-use llama_moe::{Batch, Context, ContextParams, Model, SeqId, Token};
+use super::layouts::{self, Layout};
+use super::{load, on_cpu};
+use llama_moe::{Batch, BatchError, Context, ContextParams, Error, Model, SeqId, Token};
 
 /// Parameters for a small context. One thread: the models are tiny, and tests run side by
 /// side.
@@ -57,4 +59,28 @@ pub fn distance(a: &[f32], b: &[f32]) -> f32 {
         .zip(b)
         .map(|(a, b)| (a - b).abs())
         .fold(0.0, f32::max)
+}
+
+/// A model of this layout, on the CPU.
+pub fn model(layout: Layout) -> Model {
+    load(layout, on_cpu()).expect("a model")
+}
+
+/// Tokens of every layout's vocabulary.
+pub fn n_vocab() -> usize {
+    layouts::vocabulary().len()
+}
+
+/// What the prompt is answered with: a check that all is well compares with it.
+pub fn answer(context: &mut Context) -> Vec<f32> {
+    context.memory().clear().expect("a memory");
+    decode(context, &prompt(12), 0, 0)
+}
+
+/// The reason for which a batch was refused.
+pub fn refused(result: llama_moe::Result<impl std::fmt::Debug>) -> BatchError {
+    match result.expect_err("a batch that is refused") {
+        Error::Batch(error) => error,
+        error => panic!("{error:?}"),
+    }
 }

@@ -657,7 +657,8 @@ pub fn vocabulary() -> Vec<Token> {
     tokens
 }
 
-fn write_vocabulary(file: &mut GgufWriter) {
+/// Writes the vocabulary that all models share.
+pub fn write_vocabulary(file: &mut GgufWriter) {
     let tokens = vocabulary();
     let texts: Vec<&str> = tokens.iter().map(|token| token.text.as_str()).collect();
     let scores: Vec<f32> = tokens.iter().map(|token| token.score).collect();

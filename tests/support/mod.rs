@@ -4,6 +4,7 @@
 pub mod decode;
 pub mod gguf;
 pub mod layouts;
+pub mod others;
 #[cfg(feature = "rpc")]
 pub mod worker;
 

@@ -130,7 +130,8 @@ pub enum BatchError {
 
     /// A token belongs to several sequences, which the context keeps apart.
     #[error(
-        "entry {index} belongs to several sequences: this takes a context made with_kv_unified(true)"
+        "entry {index} belongs to several sequences: this takes a context made \
+         with_kv_unified(true), of a model that is not recurrent"
     )]
     SharedToken {
         /// The entry in the batch.
@@ -146,6 +147,15 @@ pub enum BatchError {
         pooling: PoolingType,
         /// What it takes.
         reason: &'static str,
+    },
+
+    /// The model has no such position: it looks each one up in a table.
+    #[error("position {pos} is too large: this model has learned {n_ctx_train} positions")]
+    NotLearned {
+        /// The position.
+        pos: Pos,
+        /// Positions that the model has.
+        n_ctx_train: u32,
     },
 
     /// The model takes no embeddings.

@@ -180,7 +180,7 @@ impl Context {
         }
         match batch.width() {
             None => self.check_tokens(batch)?,
-            Some(_) if self.model().has_encoder() => return Err(BatchError::NoEmbeddings),
+            Some(_) if !self.takes_embeddings() => return Err(BatchError::NoEmbeddings),
             Some(len) => {
                 let width = self.model().n_embd_inp() as usize;
                 if len != width {
@@ -188,8 +188,22 @@ impl Context {
                 }
             }
         }
+        if let Some(n_ctx_train) = self.model().n_learned_positions() {
+            let positions = batch.arrays().positions().iter();
+            let pos = positions.max().map_or(0, |&pos| pos as Pos);
+            if pos >= n_ctx_train {
+                return Err(BatchError::NotLearned { pos, n_ctx_train });
+            }
+        }
         self.check_sequences(batch)?;
         self.check_pooling(encodes, batch)
+    }
+
+    /// Encoders read other embeddings than a batch is measured by, and some models look at the
+    /// tokens themselves.
+    fn takes_embeddings(&self) -> bool {
+        let model = self.model();
+        !model.has_encoder() && model.architecture().as_deref() != Some("graniteswitch")
     }
 
     /// A batch that is cut leaves in each sequence's embedding what its last piece gave. Only
@@ -235,9 +249,7 @@ impl Context {
 
     fn check_sequences(&self, batch: &Batch) -> Result<(), BatchError> {
         let n_seq_max = self.n_seq_max();
-        // A state, other than a buffer of positions, is shared whatever the setting.
-        let keeps_apart =
-            self.has_memory && !self.kv_unified && n_seq_max > 1 && !self.model().is_recurrent();
+        let keeps_apart = self.has_memory && (!self.kv_unified || self.model().is_recurrent());
         for (index, seqs) in batch.arrays().sequences().enumerate() {
             if let Some(&seq) = seqs.iter().find(|&&seq| seq as u32 >= n_seq_max) {
                 return Err(BatchError::Sequence {
@@ -278,6 +290,8 @@ impl Context {
         let reason = reason.to_owned();
         match code {
             0 => None,
+            // The code is the same for a batch that cannot be cut.
+            1 if reason.contains("split is not supported") => Some(DecodeError::Refused { reason }),
             1 => Some(self.no_room(batch)),
             2 => Some(DecodeError::Aborted),
             -1 => Some(

@@ -94,6 +94,12 @@ impl ModelHeader {
         blocks.into_iter().collect()
     }
 
+    /// Whether positions are looked up in a table, which ends where the training did.
+    pub(crate) fn has_learned_positions(&self) -> bool {
+        self.tensors()
+            .any(|(name, _)| name == "position_embd.weight")
+    }
+
     /// The block that a tensor belongs to, by its name.
     pub(crate) fn block_of(tensor: &str) -> Option<u32> {
         tensor.strip_prefix("blk.")?.split('.').next()?.parse().ok()

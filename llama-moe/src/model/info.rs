@@ -90,7 +90,7 @@ impl Model {
     /// Rests on `llama_model_n_ctx_train`.
     #[must_use]
     pub fn n_ctx_train(&self) -> u32 {
-        self.number(ModelNumber::CtxTrain)
+        self.0.n_ctx_train
     }
 
     /// Elements of an embedding inside of the model.

@@ -7,7 +7,7 @@ use super::source::ModelSource;
 use super::{Inner, Model};
 use crate::backend::{Backend, read_registry};
 use crate::error::{Error, Result};
-use crate::ffi::{DeviceHandle, LoadFailure, LoadRequest, LoadSource, ModelHandle};
+use crate::ffi::{DeviceHandle, LoadFailure, LoadRequest, LoadSource, ModelHandle, ModelNumber};
 use crate::gguf::ModelHeader;
 use crate::placement::{LoweredOverrides, OverrideError, Placement};
 
@@ -113,6 +113,8 @@ fn load(
         check(&handle, &overrides, load_mode, params)?;
     }
     Ok(Model(std::sync::Arc::new(Inner {
+        n_ctx_train: u32::try_from(handle.number(ModelNumber::CtxTrain)).unwrap_or(0),
+        learned_positions: header.has_learned_positions(),
         handle,
         path,
         overrides,

@@ -55,11 +55,19 @@ struct Inner {
     load_mode: LoadMode,
     vocab_only: bool,
     no_alloc: bool,
+    /// Read once: making a context with another scale of positions changes it in llama.cpp.
+    n_ctx_train: u32,
+    learned_positions: bool,
 }
 
 impl Model {
     pub(crate) fn handle(&self) -> &ModelHandle {
         &self.0.handle
+    }
+
+    /// How many positions there are, for a model that looks each one up in a table.
+    pub(crate) fn n_learned_positions(&self) -> Option<u32> {
+        self.0.learned_positions.then_some(self.0.n_ctx_train)
     }
 
     /// Whether both are handles to the same loaded model.
