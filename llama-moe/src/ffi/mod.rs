@@ -20,7 +20,9 @@ mod placement;
 mod regex;
 #[cfg(feature = "rpc")]
 mod rpc;
+mod sampler;
 mod text;
+mod vocab;
 
 pub(crate) use batch::BatchArrays;
 pub(crate) use call::Failure;
@@ -37,10 +39,14 @@ pub(crate) use model::{
     ModelTrait,
 };
 pub use overrides::RawOverrides;
+pub(crate) use panic::catch as catch_panic;
 pub(crate) use placement::{TensorRecord, placement};
 pub(crate) use regex::Regex;
 #[cfg(feature = "rpc")]
 pub(crate) use rpc::{add_server, serve};
+pub(crate) use sampler::{PlainSampler, SamplerHandle};
+pub(crate) use text::c_string;
+pub(crate) use vocab::SpecialToken;
 
 /// llama.cpp's enumerations, as its headers name them.
 pub(crate) use llama_sys as sys;
