@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::chat::ChatError;
 use crate::context::{
     BatchError, ContextError, ControlVectorError, DecodeError, MemoryError, OutputError, StateError,
 };
@@ -94,6 +95,10 @@ pub enum Error {
     /// A rule for where tensors live cannot be applied to this model.
     #[error(transparent)]
     Override(#[from] OverrideError),
+
+    /// A chat cannot go on, or a prompt cannot be made.
+    #[error(transparent)]
+    Chat(#[from] ChatError),
 
     /// Text and tokens do not go together.
     #[error(transparent)]

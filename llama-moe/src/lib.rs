@@ -2,6 +2,7 @@
 #![deny(unsafe_code)]
 
 pub mod backend;
+pub mod chat;
 pub mod context;
 mod error;
 mod ffi;
@@ -13,6 +14,10 @@ pub mod sampler;
 pub use backend::{Backend, Device, DeviceMemory, DeviceType, NumaStrategy};
 #[cfg(feature = "rpc")]
 pub use backend::{RpcServer, RpcWorker};
+pub use chat::{
+    Chat, ChatError, ChatParams, ChatTemplate, FinishReason, Message, Overflow, RenderOptions,
+    Reply, ReplyStats, Role, ToolCall,
+};
 pub use context::{
     AbortToken, AttentionType, Batch, BatchError, CacheType, Context, ContextError, ContextParams,
     ContextPerf, ControlVectorError, DecodeError, EvalCallback, EvalTensor, FlashAttention, Memory,

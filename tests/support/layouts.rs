@@ -383,7 +383,12 @@ impl Layout {
 
     /// The complete model, to be written as it is or changed first.
     pub fn writer(self) -> GgufWriter {
-        let mut file = GgufWriter::new(self.arch());
+        self.writer_as(self.arch())
+    }
+
+    /// The same for another architecture that has these tensors.
+    pub fn writer_as(self, arch: &str) -> GgufWriter {
+        let mut file = GgufWriter::new(arch);
         file.string("general.name", &format!("{self:?}"));
         self.hyperparameters(&mut file);
         write_vocabulary(&mut file);

@@ -6,6 +6,7 @@
 
 mod batch;
 mod call;
+mod chat;
 mod context;
 mod device;
 mod eval;
@@ -26,6 +27,7 @@ mod vocab;
 
 pub(crate) use batch::BatchArrays;
 pub(crate) use call::Failure;
+pub(crate) use chat::{chat_apply_builtin, chat_builtin_names};
 pub(crate) use context::{
     ComputeFailure, ContextHandle, ContextNumber, ContextSettings, Pass, RawRange,
 };
