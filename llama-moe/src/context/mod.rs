@@ -82,6 +82,22 @@ pub enum ContextError {
         reason: String,
     },
 
+    /// The context's sizes do not allow for pooled embeddings.
+    #[error(
+        "to pool embeddings ({pooling:?}), n_ubatch ({n_ubatch}) is a multiple of n_seq_max \
+         ({n_seq_max}) and not larger than n_outputs_max ({n_outputs_max})"
+    )]
+    Pooling {
+        /// How embeddings are pooled.
+        pooling: PoolingType,
+        /// Tokens that are computed at once.
+        n_ubatch: u32,
+        /// Sequences that there are.
+        n_seq_max: u32,
+        /// Outputs that a batch asks for at most.
+        n_outputs_max: u32,
+    },
+
     /// A computation ended with a C++ exception, which leaves the context in no state that
     /// can be relied on.
     #[error("an earlier computation failed with an exception: drop this context and make another")]
@@ -124,7 +140,12 @@ impl Model {
         if self.is_no_alloc() {
             return Err(ContextError::NoAlloc.into());
         }
-        let settings = params.settings_for(self)?;
+        let mut settings = params.settings_for(self)?;
+        let embeddings = settings.embeddings;
+        if settings.n_seq_max > 1 || settings.n_outputs_max != 0 {
+            // Turned on once it is known that llama.cpp can reserve memory for it.
+            settings.embeddings = false;
+        }
         let abort = params.abort_token().map(AbortToken::flag);
         let eval = params.eval_callback().map(EvalHook::new);
         let made = {
@@ -143,7 +164,7 @@ impl Model {
         } else {
             settings.n_outputs_max
         };
-        Ok(Context {
+        let mut context = Context {
             has_memory: handle.has_memory(),
             adapters: Vec::new(),
             n_vocab: self.n_vocab(),
@@ -156,7 +177,9 @@ impl Model {
             poisoned: false,
             model: self.clone(),
             handle,
-        })
+        };
+        context.set_embeddings(embeddings)?;
+        Ok(context)
     }
 }
 
@@ -244,9 +267,38 @@ impl Context {
     /// Whether the batches to come return embeddings, of all their tokens.
     ///
     /// Rests on `llama_set_embeddings`.
-    pub fn set_embeddings(&mut self, embeddings: bool) {
-        self.handle.set_embeddings(embeddings);
-        self.embeddings = embeddings;
+    ///
+    /// # Errors
+    /// [`ContextError::Pooling`] if the context's sizes do not allow for pooled embeddings.
+    pub fn set_embeddings(&mut self, embeddings: bool) -> Result<()> {
+        if embeddings && embeddings != self.embeddings {
+            self.check_can_pool()?;
+        }
+        if embeddings != self.embeddings {
+            self.handle.set_embeddings(embeddings);
+            self.embeddings = embeddings;
+        }
+        Ok(())
+    }
+
+    /// llama.cpp reserves memory for a micro-batch that it rounds up to a multiple of the
+    /// sequences, and aborts if pooling then has other numbers of tokens and outputs.
+    fn check_can_pool(&self) -> Result<(), ContextError> {
+        let pooling = self.pooling_type();
+        if !matches!(pooling, PoolingType::Mean | PoolingType::Rank) {
+            return Ok(());
+        }
+        let n_tokens = self.n_ctx().min(self.n_ubatch());
+        let (n_seq_max, n_outputs_max) = (self.n_seq_max(), self.n_outputs_max);
+        if !n_tokens.is_multiple_of(n_seq_max) || n_outputs_max < n_tokens {
+            return Err(ContextError::Pooling {
+                pooling,
+                n_ubatch: n_tokens,
+                n_seq_max,
+                n_outputs_max,
+            });
+        }
+        Ok(())
     }
 
     /// Threads to compute single tokens and batches with, each from 1 to 512.
