@@ -41,6 +41,7 @@ mod state_format;
 mod threads;
 
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 
 pub use abort::AbortToken;
 pub use adapters::ControlVectorError;
@@ -62,6 +63,9 @@ use crate::backend::read_registry;
 use crate::error::{FailureKind, Result};
 use crate::ffi::{ContextHandle, ContextNumber, EvalHook, Failure};
 use crate::model::{LoraAdapter, Model};
+
+/// Held while a context is made, which can change numbers of its model.
+static CREATION: Mutex<()> = Mutex::new(());
 
 /// A context that cannot be made or used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -150,6 +154,8 @@ impl Model {
         let eval = params.eval_callback().map(EvalHook::new);
         let made = {
             let _registry = read_registry();
+            // The shim takes turns too, but looks at the model before its turn has come.
+            let _turn = CREATION.lock().unwrap_or_else(PoisonError::into_inner);
             ContextHandle::new(self.handle(), &settings, abort, eval.map(Into::into))
         };
         let handle = made.map_err(|Failure { kind, reason }| match kind {
