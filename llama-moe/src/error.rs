@@ -3,11 +3,13 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::chat::ChatError;
 use crate::context::{
     BatchError, ContextError, ControlVectorError, DecodeError, MemoryError, OutputError, StateError,
 };
-use crate::model::LoraError;
+use crate::model::{LoraError, VocabError};
 use crate::placement::{OverrideError, PatternError};
+use crate::sampler::SamplerError;
 
 /// The result of this crate's calls.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -93,6 +95,18 @@ pub enum Error {
     /// A rule for where tensors live cannot be applied to this model.
     #[error(transparent)]
     Override(#[from] OverrideError),
+
+    /// A chat cannot go on, or a prompt cannot be made.
+    #[error(transparent)]
+    Chat(#[from] ChatError),
+
+    /// Text and tokens do not go together.
+    #[error(transparent)]
+    Vocab(#[from] VocabError),
+
+    /// A sampler cannot be made, or cannot choose a token.
+    #[error(transparent)]
+    Sampler(#[from] SamplerError),
 
     /// A context cannot be made or used.
     #[error(transparent)]

@@ -18,7 +18,11 @@ void check_capacity(const struct llama_context & ctx, pass which, const demand &
     require(!is_no_alloc(llama_get_model(&ctx)), "the model was loaded without weights");
 
     // Without a memory llama.cpp encodes, whatever it is asked for.
-    const bool encodes = which == pass::encode || llama_get_memory(&ctx) == nullptr;
+    const bool has_memory = llama_get_memory(&ctx) != nullptr;
+    const bool encodes    = which == pass::encode || !has_memory;
+    // An encoder's pass has no access to the memory, which a decoder's graph reads unasked.
+    require(!encodes || !has_memory || llama_model_has_encoder(llama_get_model(&ctx)),
+            "the model has no encoder");
     if (encodes) {
         require(batch.n_tokens <= llama_n_ubatch(&ctx), "an encoder's batch has more tokens than n_ubatch");
     } else {
@@ -38,6 +42,8 @@ void check_capacity(const struct llama_context & ctx, pass which, const demand &
 // what is asked for.
 demand check_contents(const struct llama_context & ctx, const struct llama_batch & batch) {
     require(batch.n_tokens >= 0, "the batch has a negative number of tokens");
+    require(batch.token != nullptr || batch.embd != nullptr || batch.n_tokens == 0,
+            "the batch has neither tokens nor embeddings");
     require((batch.n_seq_id == nullptr) == (batch.seq_id == nullptr),
             "the batch has only one of n_seq_id and seq_id");
 
@@ -131,6 +137,7 @@ enum llama_shim_status llama_shim_process(
         const batch_facts facts = facts_of(batch);
         if (facts.known) {
             require(facts.memory == llama_get_memory(ctx), "the batch was made for another context");
+            require(!facts.has_negative_position, "an entry of the batch has a negative position");
             check_capacity(
                 *ctx,
                 type == LLAMA_PROCESS_TYPE_ENCODE ? pass::encode : pass::decode,

@@ -20,6 +20,7 @@ enum llama_shim_status llama_shim_init_from_model(
         require(params != nullptr, "the context parameters are NULL");
         require(ctx != nullptr, "there is no place for the context");
         require(!is_vocab_only(model), "the model was loaded for its vocabulary only");
+        check_n_devices(n_devices_of(model));
         const auto n_ctx_train = static_cast<uint32_t>(std::max(0, llama_model_n_ctx_train(model)));
         check_context_params(*params, {n_ctx_train, is_causal(model), llama_model_has_encoder(model)});
         const lock turn(model_mutex());

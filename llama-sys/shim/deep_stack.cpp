@@ -87,7 +87,9 @@ void run(job & work, std::size_t stack_size) {
 
 void run_on_deep_stack(std::size_t stack_size, const std::function<void()> & body) {
     job work = {body, nullptr};
-    run(work, stack_size);
+    // Some systems, macOS among them, take whole pages only.
+    constexpr std::size_t page = std::size_t{64} << 10;
+    run(work, (stack_size + page - 1) / page * page);
     if (work.exception != nullptr) {
         std::rethrow_exception(work.exception);
     }

@@ -139,13 +139,8 @@ enum llama_shim_status llama_shim_fit_params(
 #ifndef LLAMA_SHIM_NO_INTERNALS
         // One margin is read per device of the model, and those are known only after
         // the first of the loads within.
-        size_t n_devices = ggml_backend_dev_count();
-        if (mparams->devices != nullptr) {
-            n_devices = 0;
-            while (mparams->devices[n_devices] != nullptr) {
-                ++n_devices;
-            }
-        }
+        const size_t n_devices = max_devices_of(*mparams);
+        check_n_devices(n_devices);
         require(n_devices <= n_tensor_split, "the tensor split is shorter than the list of devices");
         std::vector<size_t> all_margins(margins, margins + n_margins);
         if (all_margins.size() < n_devices) {

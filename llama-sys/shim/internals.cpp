@@ -2,19 +2,19 @@
 
 #ifndef LLAMA_SHIM_NO_INTERNALS
 
-// INTERNAL: src/llama-model.h: llama_model::{arch, hparams}: vocab_only, no_alloc and
-// causal_attn have no public getter.
+// INTERNAL: src/llama-model.h: llama_model::{arch, devices, hparams}: vocab_only, no_alloc
+// and causal_attn have no public getter, nor has the list of devices.
 #include "llama-model.h"
 // INTERNAL: src/llama-context.h: llama_context::get_cparams: the output limit and the
 // kind of memory have no public getter.
 #include "llama-context.h"
 // INTERNAL: src/llama-batch.h: llama_batch_ext::{tokens, mem}: an extended batch does not
-// tell how much it holds.
+// tell what it holds.
 #include "llama-batch.h"
 // INTERNAL: src/llama-adapter.h: llama_adapter_lora::model: an adapter does not tell
 // whose it is.
 #include "llama-adapter.h"
-// INTERNAL: src/llama-sampler.h: llama_sampler_chain::is_init: attaching a chain twice
+// INTERNAL: src/llama-sampler.h: llama_sampler_chain::{is_init, samplers}: attaching a chain twice
 // aborts, and a chain does not tell.
 #include "llama-sampler.h"
 // INTERNAL: ggml/src/ggml-backend-impl.h: ggml_backend_buffer::iface: some buffers, such as
@@ -32,6 +32,10 @@ bool is_vocab_only(const llama_model * model) {
 
 bool is_no_alloc(const llama_model * model) {
     return model->hparams.no_alloc;
+}
+
+std::size_t n_devices_of(const llama_model * model) {
+    return model->devices.size();
 }
 
 causal is_causal(const llama_model * model) {
@@ -57,7 +61,16 @@ bool belongs_to(const llama_adapter_lora * adapter, const llama_model * model) {
 }
 
 bool was_attached(const llama_sampler * chain) {
-    return static_cast<const llama_sampler_chain *>(chain->ctx)->is_init;
+    const auto & inner = *static_cast<const llama_sampler_chain *>(chain->ctx);
+    if (inner.is_init) {
+        return true;
+    }
+    for (const auto & part : inner.samplers) {
+        if (llama_sampler_chain_get(part.ptr, -1) != nullptr && was_attached(part.ptr)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 context_facts facts_of(const llama_context * ctx) {
@@ -67,10 +80,12 @@ context_facts facts_of(const llama_context * ctx) {
 
 batch_facts facts_of(const llama_batch_ext * batch) {
     std::size_t n_outputs = 0;
+    bool has_negative_position = false;
     for (const llama_batch_ext::token & token : batch->tokens) {
         n_outputs += token.output ? 1 : 0;
+        has_negative_position = has_negative_position || token.pos[0] < 0;
     }
-    return {true, batch->tokens.size(), n_outputs, batch->mem};
+    return {true, batch->tokens.size(), n_outputs, has_negative_position, batch->mem};
 }
 
 } // namespace llama_shim
@@ -85,6 +100,10 @@ bool is_vocab_only(const llama_model *) {
 
 bool is_no_alloc(const llama_model *) {
     return false;
+}
+
+std::size_t n_devices_of(const llama_model *) {
+    return 0;
 }
 
 causal is_causal(const llama_model *) {
@@ -104,7 +123,7 @@ context_facts facts_of(const llama_context *) {
 }
 
 batch_facts facts_of(const llama_batch_ext *) {
-    return {false, 0, 0, nullptr};
+    return {false, 0, 0, false, nullptr};
 }
 
 } // namespace llama_shim

@@ -15,6 +15,9 @@ bool is_vocab_only(const llama_model * model);
 // Loaded without weights: its memory can be measured, but nothing can be computed.
 bool is_no_alloc(const llama_model * model);
 
+// How many devices a model is spread over.
+std::size_t n_devices_of(const llama_model * model);
+
 // Whether attention looks backwards only, unless a context says otherwise.
 enum class causal { no, yes, unknown };
 causal is_causal(const llama_model * model);
@@ -30,7 +33,8 @@ bool can_be_read(const llama_model * model);
 // Whether an adapter was loaded for this model.
 bool belongs_to(const llama_adapter_lora * adapter, const llama_model * model);
 
-// Whether a chain has been attached to a context in its life; a second time aborts.
+// Whether a chain, or one within it, has been attached to a context in its life; a second
+// time aborts.
 bool was_attached(const llama_sampler * chain);
 
 // What a context was created with and does not tell.
@@ -47,6 +51,7 @@ struct batch_facts {
     bool           known;
     std::size_t    n_tokens;
     std::size_t    n_outputs;
+    bool           has_negative_position;
     llama_memory_t memory; // of the context it was made for
 };
 batch_facts facts_of(const llama_batch_ext * batch);

@@ -16,6 +16,9 @@
  *    NULL if there was no memory for a text. The text is not checked to be UTF-8:
  *    it may quote file names and pieces of tokens.
  *  - No function keeps a pointer to its arguments beyond the call unless it says so.
+ *  - llama.cpp's own getters need no guard: they read what is in memory (`llama_n_ctx`), or
+ *    allocate the few bytes of a name (`llama_model_meta_val_str`, `llama_model_desc`). Having
+ *    no memory for that much counts as impossible, as it does in Rust.
  *  - Nothing here is a defence against `GGML_ABORT`: a hostile model file, or a
  *    device that fails in the middle of a computation, can still end the process.
  *
@@ -88,8 +91,8 @@ void llama_shim_log_set(ggml_log_callback sink, void * user_data) LLAMA_SHIM_NOE
 /* The loading functions take turns: one load at a time in a process. A progress
    callback may load another model on its own thread. They refuse what would abort: an
    override without a buffer type, an override pattern that is too large for std::regex
-   (see `llama_shim_regex_new`), and `no_alloc` together with any load mode but
-   LLAMA_LOAD_MODE_NONE. The caller sees to it that arrays are terminated and
+   (see `llama_shim_regex_new`), a tensor split for more than llama_max_devices() devices,
+   modes that do not exist, and `no_alloc` together with any load mode but LLAMA_LOAD_MODE_NONE. The caller sees to it that arrays are terminated and
    that `tensor_split` has llama_max_devices() elements. The model returned is freed
    with `llama_shim_model_free`. */
 
@@ -142,7 +145,8 @@ enum llama_shim_status llama_shim_model_free(
     struct llama_model * model,
     char ** error) LLAMA_SHIM_NOEXCEPT;
 
-/* Quantizes a model file into another. Any thread; takes minutes. */
+/* Quantizes a model file into another. A tensor type override whose pattern is too large for
+   std::regex is refused. Any thread; takes minutes. */
 enum llama_shim_status llama_shim_model_quantize(
     const char * path_in,
     const char * path_out,
@@ -294,8 +298,9 @@ enum llama_shim_status llama_shim_gguf_get_tensor(
     struct llama_shim_gguf_tensor * tensor,
     char ** error) LLAMA_SHIM_NOEXCEPT;
 
-/* Writes a GGUF file, its header only or with the data that was set. One thread per
-   `gguf`. */
+/* Writes a GGUF file, its header only or with the data that was set. Every tensor must have
+   data then: llama.cpp aborts otherwise, and a header that was read from a file has none. One
+   thread per `gguf`. */
 enum llama_shim_status llama_shim_gguf_write_to_file(
     const struct gguf_context * gguf,
     const char * path,
@@ -305,9 +310,9 @@ enum llama_shim_status llama_shim_gguf_write_to_file(
 /* ---- contexts ----------------------------------------------------------------- */
 
 /* Creates a context. Refuses what would abort instead of failing: no batch size, more
-   sequences than outputs, sizes that overflow, types without a layout, backend samplers
+   sequences than outputs, sizes that overflow, types that do not exist, backend samplers
    that are no chains or that are attached already, a model loaded for its vocabulary
-   only. Calls take turns, because creation writes to the model. The model, and the
+   only or spread over more devices than ggml can schedule. Calls take turns, because creation writes to the model. The model, and the
    samplers in `params`, must outlive the context. Samplers given to a creation that failed
    count as attached and can only be freed. Any thread. */
 enum llama_shim_status llama_shim_init_from_model(
@@ -336,7 +341,8 @@ enum llama_shim_status llama_shim_decode(
     int32_t * result,
     char ** error) LLAMA_SHIM_NOEXCEPT;
 
-/* The same for the encoder, or without a memory; a batch must fit a micro-batch. */
+/* The same for the encoder, or without a memory; a batch must fit a micro-batch. Refused
+   for a context with a memory whose model has no encoder. */
 enum llama_shim_status llama_shim_encode(
     struct llama_context * ctx,
     const struct llama_batch * batch,
@@ -354,7 +360,8 @@ enum llama_shim_status llama_shim_process(
 /* Extended batches, freed with `llama_shim_batch_ext_free`. A batch refers to its
    context's memory, so the context must outlive it. One thread per batch. The calls
    that add give the new entry's index in `index`; what llama.cpp answers with a negative
-   code (a full batch, a bad token or a bad sequence) is LLAMA_SHIM_FAILED. */
+   code (a full batch, a bad token or a bad sequence) is LLAMA_SHIM_FAILED. A bad token or
+   embedding leaves an empty entry behind, with which the batch cannot be processed. */
 enum llama_shim_status llama_shim_batch_ext_init(
     struct llama_context * ctx,
     struct llama_batch_ext ** batch,
@@ -404,7 +411,8 @@ enum llama_shim_status llama_shim_batch_ext_set_embd_token(
 
 /* Attaches a sampler chain to a sequence, to run on the output's device as far as it
    can; NULL detaches. `offloaded` says whether it will. A chain can be attached once in
-   its life, and must outlive the context or be detached before its end. One thread per
+   its life, and must outlive the context or be detached before its end. A sampler taken out
+   of a chain that was attached must not be attached again: llama.cpp aborts. One thread per
    context. */
 enum llama_shim_status llama_shim_set_sampler(
     struct llama_context * ctx,
@@ -548,6 +556,24 @@ enum llama_shim_status llama_shim_vocab_get(
     struct llama_shim_token * description,
     char ** error) LLAMA_SHIM_NOEXCEPT;
 
+/* ---- chat ------------------------------------------------------------------------ */
+
+/* Formats a conversation by one of the templates that llama.cpp has built in. `tmpl` is a
+   name of `llama_chat_builtin_templates`, or the text of a Jinja template, which is not run
+   but compared with what is known of the built-in ones; NULL is "chatml". A template that
+   resembles none is LLAMA_SHIM_FAILED. `text_len` receives the number of bytes; if that is
+   more than `buffer_len`, the text is incomplete and the status is still LLAMA_SHIM_OK. No NUL
+   is written. Roles and contents that are NULL are refused. Any thread. */
+enum llama_shim_status llama_shim_chat_apply_template(
+    const char * tmpl,
+    const struct llama_chat_message * messages,
+    size_t n_messages,
+    bool add_assistant,
+    char * buffer,
+    int32_t buffer_len,
+    int32_t * text_len,
+    char ** error) LLAMA_SHIM_NOEXCEPT;
+
 /* ---- samplers ------------------------------------------------------------------- */
 
 /* Limits for grammars. Parsing, and the search for left recursion, recurse along the
@@ -620,7 +646,9 @@ enum llama_shim_status llama_shim_sampler_init_logit_bias(
     struct llama_sampler ** sampler,
     char ** error) LLAMA_SHIM_NOEXCEPT;
 
-/* Fill-in-the-middle; the vocabulary must outlive the sampler. */
+/* Fill-in-the-middle; the vocabulary must outlive the sampler, and have a token that ends a
+   turn or a text. Takes the square of the number of candidates in time: put it after a sampler
+   that leaves few. */
 enum llama_shim_status llama_shim_sampler_init_infill(
     const struct llama_vocab * vocab,
     struct llama_sampler ** sampler,
@@ -786,7 +814,8 @@ struct llama_shim_tensor {
     int32_t                    n_dims;
     int64_t                    ne[GGML_MAX_DIMS];
     uint64_t                   bytes;
-    ggml_backend_buffer_type_t buft;      /* NULL if it was not allocated (no_alloc) */
+    ggml_backend_buffer_type_t buft;      /* where it would lie, if it was not allocated
+                                             (no_alloc); NULL if that is not known */
     const char *               buft_name; /* NULL with `buft`; "CPU_Mapped" for weights
                                              that are used in place in a mapped file */
     ggml_backend_dev_t         dev;       /* NULL if the buffer type has none */

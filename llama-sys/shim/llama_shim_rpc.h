@@ -21,7 +21,8 @@
 extern "C" {
 #endif
 
-/* More devices in one answer are taken for garbage. A context uses at most 16. */
+/* More devices in one answer are taken for garbage. A context uses at most 15, of all servers
+   and of this machine; a model spread over more is refused one. */
 enum llama_shim_rpc_limit { LLAMA_SHIM_RPC_MAX_DEVICES = 64 };
 
 /* What a server said of itself. */

@@ -2,6 +2,7 @@
 #include "internals.hpp"
 #include "lock.hpp"
 #include "params.hpp"
+#include "regex.hpp"
 
 #ifndef LLAMA_SHIM_NO_INTERNALS
 // INTERNAL: src/llama-ext.h: llama_model_n_devices, llama_model_get_device,
@@ -14,6 +15,21 @@
 using namespace llama_shim;
 
 namespace {
+
+// A caller's progress callback, which remembers that it ended the load: llama.cpp gives no
+// reason then.
+struct watched_progress {
+    llama_progress_callback callback;
+    void *                  user_data;
+    bool                    cancelled = false;
+
+    static bool report(float progress, void * self) {
+        auto & watched = *static_cast<watched_progress *>(self);
+        const bool go_on = watched.callback(progress, watched.user_data);
+        watched.cancelled = watched.cancelled || !go_on;
+        return go_on;
+    }
+};
 
 // Runs a loading function with the lock held, and hands out its model.
 template <typename Load>
@@ -28,10 +44,17 @@ enum llama_shim_status load(
         require(!params->no_alloc || params->load_mode == LLAMA_LOAD_MODE_NONE,
                 "a model without weights (no_alloc) needs the load mode NONE");
         check_model_params(*params);
+        // Not used after the load, like all that the parameters point to.
+        watched_progress progress = {params->progress_callback, params->progress_callback_user_data};
+        llama_model_params watched = *params;
+        if (progress.callback != nullptr) {
+            watched.progress_callback           = watched_progress::report;
+            watched.progress_callback_user_data = &progress;
+        }
         const lock turn(load_mutex());
-        *model = call();
+        *model = call(watched);
         if (*model == nullptr) {
-            fail();
+            fail(progress.cancelled ? "the progress callback cancelled the load" : "");
         }
     });
 }
@@ -43,9 +66,9 @@ enum llama_shim_status llama_shim_model_load_from_file(
         const struct llama_model_params * params,
         struct llama_model ** model,
         char ** error) noexcept {
-    return load(params, model, error, [&] {
+    return load(params, model, error, [&](const llama_model_params & watched) {
         require(path != nullptr, "the path is NULL");
-        return llama_model_load_from_file(path, *params);
+        return llama_model_load_from_file(path, watched);
     });
 }
 
@@ -55,14 +78,14 @@ enum llama_shim_status llama_shim_model_load_from_splits(
         const struct llama_model_params * params,
         struct llama_model ** model,
         char ** error) noexcept {
-    return load(params, model, error, [&] {
+    return load(params, model, error, [&](const llama_model_params & watched) {
         require(paths != nullptr && n_paths > 0, "the list of split files is empty");
         // llama.cpp takes the array without const, but only reads it.
         std::vector<const char *> copy(paths, paths + n_paths);
         for (const char * path : copy) {
             require(path != nullptr, "a path is NULL");
         }
-        return llama_model_load_from_splits(copy.data(), copy.size(), *params);
+        return llama_model_load_from_splits(copy.data(), copy.size(), watched);
     });
 }
 
@@ -71,9 +94,9 @@ enum llama_shim_status llama_shim_model_load_from_file_ptr(
         const struct llama_model_params * params,
         struct llama_model ** model,
         char ** error) noexcept {
-    return load(params, model, error, [&] {
+    return load(params, model, error, [&](const llama_model_params & watched) {
         require(file != nullptr, "the file is NULL");
-        return llama_model_load_from_file_ptr(file, *params);
+        return llama_model_load_from_file_ptr(file, watched);
     });
 }
 
@@ -84,10 +107,10 @@ enum llama_shim_status llama_shim_model_init_from_user(
         const struct llama_model_params * params,
         struct llama_model ** model,
         char ** error) noexcept {
-    return load(params, model, error, [&] {
+    return load(params, model, error, [&](const llama_model_params & watched) {
         require(metadata != nullptr, "the metadata is NULL");
         require(set_tensor_data != nullptr, "the function that sets tensor data is NULL");
-        return llama_model_init_from_user(metadata, set_tensor_data, set_tensor_data_user_data, *params);
+        return llama_model_init_from_user(metadata, set_tensor_data, set_tensor_data_user_data, watched);
     });
 }
 
@@ -127,6 +150,11 @@ enum llama_shim_status llama_shim_model_quantize(
     return guard(error, [&] {
         require(path_in != nullptr && path_out != nullptr, "a path is NULL");
         require(params != nullptr, "the quantization parameters are NULL");
+        if (params->tt_overrides != nullptr) {
+            for (const auto * override = params->tt_overrides; override->pattern != nullptr; ++override) {
+                check_pattern(override->pattern);
+            }
+        }
         if (llama_model_quantize(path_in, path_out, params) != 0) {
             fail();
         }

@@ -105,6 +105,22 @@ void start_sockets() {}
 
 #endif
 
+// A socket that no program inherits which is started meanwhile: it would keep the connection
+// open, and a server that serves one client at a time busy.
+socket_type make_socket() {
+#if defined(SOCK_CLOEXEC)
+    const socket_type handle = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+#else
+    const socket_type handle = ::socket(AF_INET, SOCK_STREAM, 0);
+#ifndef _WIN32
+    if (handle != no_socket) {
+        fcntl(handle, F_SETFD, FD_CLOEXEC);
+    }
+#endif
+#endif
+    return handle;
+}
+
 std::string message_of(int code) {
     return std::system_category().message(code);
 }
@@ -185,7 +201,7 @@ connection::connection(const endpoint & to, deadline until) : socket_(-1), until
     const sockaddr_in server = resolve(to);
     address_ = to_text(server);
 
-    const socket_type handle = ::socket(AF_INET, SOCK_STREAM, 0);
+    const socket_type handle = make_socket();
     if (handle == no_socket) {
         fail_with("cannot make a socket", last_error());
     }
@@ -320,7 +336,7 @@ void check_can_listen(const endpoint & on) {
     require(inet_pton(AF_INET, on.host.c_str(), &address.sin_addr) == 1 && address.sin_addr.s_addr != INADDR_NONE,
             "a server's host is an IPv4 address, such as 127.0.0.1 or 0.0.0.0");
 
-    const owned_socket probe = {::socket(AF_INET, SOCK_STREAM, 0)};
+    const owned_socket probe = {make_socket()};
     if (probe.handle == no_socket) {
         fail("cannot make a socket: " + message_of(last_error()));
     }

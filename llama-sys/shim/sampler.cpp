@@ -262,6 +262,9 @@ enum llama_shim_status llama_shim_sampler_init_infill(
     return make(sampler, error, [&] {
         require(vocab != nullptr && llama_vocab_type(vocab) != LLAMA_VOCAB_TYPE_NONE,
                 "the sampler needs a vocabulary");
+        // It asserts that there is one, on the day when it finds nothing better to choose.
+        require(llama_vocab_eot(vocab) != LLAMA_TOKEN_NULL || llama_vocab_eos(vocab) != LLAMA_TOKEN_NULL,
+                "the vocabulary has no token that ends a turn or a text");
         return llama_sampler_init_infill(vocab);
     });
 }

@@ -2,6 +2,8 @@
 #include "internals.hpp"
 #include "params.hpp"
 
+#include <cstdint>
+
 using namespace llama_shim;
 
 namespace {
@@ -73,6 +75,9 @@ enum llama_shim_status llama_shim_seq_cp(
             return;
         }
         check_whole(ctx, p0, p1);
+        if (p1 == INT32_MAX) {
+            p1 = -1; // the same, but llama.cpp adds one to it
+        }
         llama_memory_seq_cp(memory, seq_id_src, seq_id_dst, p0, p1);
     });
 }
@@ -100,6 +105,8 @@ enum llama_shim_status llama_shim_seq_add(
             return;
         }
         check_can_shift(ctx, memory);
+        require(delta < 0 || llama_memory_seq_pos_max(memory, seq_id) <= INT32_MAX - delta,
+                "a position would be moved beyond the greatest number");
         llama_memory_seq_add(memory, seq_id, p0, p1, delta);
     });
 }

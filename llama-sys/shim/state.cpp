@@ -1,4 +1,5 @@
 #include "guard.hpp"
+#include "internals.hpp"
 #include "params.hpp"
 
 #include <cstdint>
@@ -22,6 +23,11 @@ enum llama_shim_status transfer(
             fail();
         }
     });
+}
+
+// There is no place for the contents where nothing was allocated.
+void check_can_restore(const struct llama_context * ctx) {
+    require(!is_no_alloc(llama_get_model(ctx)), "the model was loaded without weights");
 }
 
 // Files count tokens in 32 bits.
@@ -48,6 +54,7 @@ enum llama_shim_status llama_shim_state_get_data(
 enum llama_shim_status llama_shim_state_set_data(
         struct llama_context * ctx, const uint8_t * data, size_t size, size_t * size_read, char ** error) noexcept {
     return transfer(ctx, size_read, error, [&] {
+        check_can_restore(ctx);
         require(data != nullptr, "the data are NULL");
         return llama_state_set_data(ctx, data, size);
     });
@@ -81,6 +88,7 @@ enum llama_shim_status llama_shim_state_load_file(
     return guard(error, [&] {
         require(ctx != nullptr && path != nullptr && n_tokens != nullptr, "an argument is NULL");
         require(tokens != nullptr || capacity == 0, "the buffer for tokens is NULL");
+        check_can_restore(ctx);
         if (!llama_state_load_file(ctx, path, tokens, capacity, n_tokens)) {
             *n_tokens = 0;
             fail();
@@ -124,6 +132,7 @@ enum llama_shim_status llama_shim_state_seq_set_data(
         size_t * size_read,
         char ** error) noexcept {
     return transfer(ctx, size_read, error, [&] {
+        check_can_restore(ctx);
         check_seq_id(ctx, seq_id);
         require(data != nullptr, "the data are NULL");
         return llama_state_seq_set_data_ext(ctx, data, size, seq_id, flags);
@@ -161,6 +170,9 @@ enum llama_shim_status llama_shim_state_seq_load_file(
     return transfer(ctx, size_read, error, [&] {
         require(path != nullptr, "the path is NULL");
         require(n_tokens != nullptr, "there is no place for the number of tokens");
+        if (tokens != nullptr) {
+            check_can_restore(ctx);
+        }
         check_seq_id(ctx, seq_id);
         const size_t read = llama_state_seq_load_file(ctx, path, seq_id, tokens, capacity, n_tokens);
         if (read == 0) {

@@ -56,27 +56,32 @@ bool is_space(char c) {
     return c == ' ' || (c >= '\t' && c <= '\r');
 }
 
-// An upper bound for the length of a match: no vocabulary's pattern goes on beyond space,
-// other characters, and space again.
+bool is_letter(char c) {
+    return (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
+}
+
+// An upper bound for the length of a match, and of what is tried for one. The vocabularies'
+// patterns go on for as long as a text consists of
+//  - space, then a word, then space or slashes (the slashes are gpt-4o's and tekken's), where a
+//    word is anything but space,
+//  - or letters with blanks in between (exaone-moe's, which takes a whole sentence for a match).
+// A byte beyond ASCII can belong to a space, a letter or something else, so it counts as each.
 std::size_t longest_match(const char * text, std::size_t size) {
-    std::size_t longest = 0;
+    // The lengths of the runs that end at the current byte.
     std::size_t before  = 0; // space
-    std::size_t word    = 0;
-    std::size_t after   = 0; // space
+    std::size_t word    = 0; // and then a word
+    std::size_t after   = 0; // and then space or slashes
+    std::size_t prose   = 0; // letters and blanks
+    std::size_t longest = 0;
     for (std::size_t i = 0; i < size; ++i) {
-        if (!is_space(text[i])) {
-            if (after > 0) {
-                before = after;
-                word   = 0;
-                after  = 0;
-            }
-            ++word;
-        } else if (word == 0) {
-            ++before;
-        } else {
-            ++after;
-        }
-        longest = std::max(longest, before + word + after);
+        const char c        = text[i];
+        const bool is_ascii = static_cast<unsigned char>(c) < 0x80;
+        after  = !is_ascii || is_space(c) || c == '/' ? std::max(word, after) + 1 : 0;
+        word   = !is_space(c) ? std::max(before, word) + 1 : 0;
+        before = !is_ascii || is_space(c) ? before + 1 : 0;
+        prose  = !is_ascii || is_letter(c) || c == ' ' ? prose + 1 : 0;
+        // One character of any kind may come before the letters.
+        longest = std::max({longest, before, word, after, prose + 1});
     }
     return longest;
 }

@@ -6779,6 +6779,18 @@ unsafe extern "C" {
     ) -> llama_shim_status;
 }
 unsafe extern "C" {
+    pub fn llama_shim_chat_apply_template(
+        tmpl: *const ::core::ffi::c_char,
+        messages: *const llama_chat_message,
+        n_messages: usize,
+        add_assistant: bool,
+        buffer: *mut ::core::ffi::c_char,
+        buffer_len: i32,
+        text_len: *mut i32,
+        error: *mut *mut ::core::ffi::c_char,
+    ) -> llama_shim_status;
+}
+unsafe extern "C" {
     pub fn llama_shim_sampler_init_grammar(
         vocab: *const llama_vocab,
         grammar: *const ::core::ffi::c_char,

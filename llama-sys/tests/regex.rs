@@ -120,3 +120,30 @@ fn patterns_that_would_exhaust_the_stack_are_refused() {
         }
     }
 }
+
+#[test]
+fn the_largest_patterns_fit_the_stack_of_a_thread() {
+    let text = "a".repeat(sys::LLAMA_SHIM_REGEX_MAX_TEXT as usize);
+    for atom in [
+        "a?", "(a)?", "(?=a)", "(a|b)?", "[ab]?", "a*", "(a*)?", "(b|a)*", "a",
+    ] {
+        // The largest number of atoms that is not refused.
+        let (mut largest, mut refused) = (0, sys::LLAMA_SHIM_REGEX_MAX_LENGTH as usize + 1);
+        while refused - largest > 1 {
+            let n = (largest + refused) / 2;
+            match Pattern::new(&atom.repeat(n)) {
+                Ok(_) => largest = n,
+                Err(failure) => {
+                    assert_eq!(failure.status, sys::LLAMA_SHIM_INVALID_ARGUMENT, "{atom}");
+                    refused = n;
+                }
+            }
+        }
+        assert!(largest > 16, "{atom}: only {largest} are allowed");
+        let pattern = Pattern::new(&atom.repeat(largest)).expect("a pattern within the limits");
+        // Returning at all is the test: these match from the start, or nowhere.
+        let expected = if atom == "a" { None } else { Some(0) };
+        let found = pattern.search(&text).map(|range| range.start);
+        assert_eq!(found, expected, "{largest} of {atom}");
+    }
+}

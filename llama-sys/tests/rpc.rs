@@ -176,6 +176,31 @@ fn a_server_that_says_nothing_is_a_timeout() {
     );
 }
 
+/// A server serves one client at a time: a connection that lives on in a program started
+/// meanwhile would block it.
+#[test]
+#[cfg(unix)]
+fn a_probe_leaves_no_connection_to_programs_started_meanwhile() {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a loopback port");
+    let endpoint = listener.local_addr().expect("its address").to_string();
+    let probing = thread::spawn(move || probe(&endpoint, 500).map(drop));
+    let (mut stream, _) = listener.accept().expect("the probe's connection");
+    // It waits for an answer that does not come.
+    let mut program = Command::new("sleep").arg("30").spawn().expect("a program");
+    probing
+        .join()
+        .expect("a probe")
+        .expect_err("there was no answer");
+    stream
+        .set_read_timeout(Some(Duration::from_secs(5)))
+        .expect("a timeout");
+    let end = stream.read_to_end(&mut Vec::new());
+    let _ = program.kill();
+    let _ = program.wait();
+    let timed_out = end.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
+    assert!(!timed_out, "the connection is still open");
+}
+
 #[test]
 fn a_server_that_says_something_else_is_an_error() {
     for answer in [
@@ -284,6 +309,7 @@ fn experts_stay_here_and_the_rest_goes_to_the_worker() {
     }
 
     let tokens = support::tokenize(&local, "the expert");
+    let mut on_worker = Vec::new();
     let answers = [&all, &split, &local].map(|model| {
         let context = Context::new(model, &context_params()).expect("a context");
         let mut token = support::greedy(&context, &tokens);
@@ -294,15 +320,22 @@ fn experts_stay_here_and_the_rest_goes_to_the_worker() {
         }
         if cfg!(not(feature = "system")) {
             let memory = support::memory(&context);
-            let on_worker: u64 = memory
+            let bytes: u64 = memory
                 .iter()
                 .filter(|m| m.device.starts_with("RPC"))
                 .map(|m| m.model)
                 .sum();
-            println!("model bytes on the worker: {on_worker}");
+            on_worker.push(bytes);
         }
         answer
     });
+    if let [all, split, local] = on_worker[..] {
+        assert!(
+            split > 0 && all - split >= gguf::EXPERT_BYTES,
+            "{on_worker:?}"
+        );
+        assert_eq!(local, 0, "{on_worker:?}");
+    }
     // The worker's device is this machine's CPU: the same kernels, the same answer.
     assert_eq!(answers[0], answers[1]);
     assert_eq!(answers[0], answers[2]);

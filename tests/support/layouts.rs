@@ -8,9 +8,8 @@
 //! All models share one vocabulary ([`vocabulary`]) and small shapes: 64 wide,
 //! four heads of 32, eight experts with two used. Weights are scaled so that
 //! each layer changes the hidden state about as much as the embedding did, and
-//! logits differ by several units. Rows of the output matrix that stand for
-//! control and byte tokens are nearly zero, so that greedy decoding answers in
-//! printable characters and never ends by itself.
+//! logits differ by several units. Greedy decoding answers in printable
+//! characters, hardly repeats itself, and never ends by itself.
 
 use std::path::Path;
 
@@ -26,6 +25,7 @@ pub const N_EXPERT_USED: u64 = 2;
 /// The context that the models say they were trained for, in tokens.
 pub const N_CTX_TRAIN: u32 = 512;
 
+const EMBEDDING: &str = "token_embd.weight";
 const N_HEAD: u64 = 4;
 const N_HEAD_KV: u64 = 2;
 const N_EMBD_HEAD: u64 = 32;
@@ -222,7 +222,7 @@ impl Layout {
     pub fn tensors(self) -> Vec<Tensor> {
         let mut list = List::default();
         let n_vocab = vocabulary().len() as u64;
-        list.add(Role::Other, "token_embd.weight", &[N_EMBD, n_vocab], F16);
+        list.add(Role::Other, EMBEDDING, &[N_EMBD, n_vocab], F16);
         list.add(Role::Other, "output_norm.weight", &[N_EMBD], F32);
         list.add(Role::Other, "output.weight", &[N_EMBD, n_vocab], F16);
         for layer in 0..self.n_block() {
@@ -383,7 +383,12 @@ impl Layout {
 
     /// The complete model, to be written as it is or changed first.
     pub fn writer(self) -> GgufWriter {
-        let mut file = GgufWriter::new(self.arch());
+        self.writer_as(self.arch())
+    }
+
+    /// The same for another architecture that has these tensors.
+    pub fn writer_as(self, arch: &str) -> GgufWriter {
+        let mut file = GgufWriter::new(arch);
         file.string("general.name", &format!("{self:?}"));
         self.hyperparameters(&mut file);
         write_vocabulary(&mut file);
@@ -405,7 +410,7 @@ impl Layout {
     }
 
     /// A LoRA adapter of rank 4 on the query projection of every layer, strong enough
-    /// to change what a model answers.
+    /// to change logits by several units.
     ///
     /// # Panics
     /// For latent attention, which has no such tensor.
@@ -502,7 +507,7 @@ impl Layout {
             Layout::GraniteMoe => {
                 file.arch("logit_scale", Value::F32(1.25));
                 file.arch("residual_scale", Value::F32(0.8));
-                file.arch("embedding_scale", Value::F32(1.5));
+                file.arch("embedding_scale", Value::F32(0.8));
                 file.arch("attention.scale", Value::F32(0.2));
             }
             _ => (),
@@ -549,17 +554,11 @@ fn write_tensor(file: &mut GgufWriter, tensor: &Tensor) {
         values.iter_mut().for_each(|value| *value += 1.0);
         file.values(name, shape, *kind, &values);
     } else if name == "output.weight" {
-        let mut values = file.noise(name, elements, 4.0 / (N_EMBD as f32).sqrt());
-        let rows = values.chunks_mut(N_EMBD as usize);
-        for (row, token) in rows.zip(vocabulary()) {
-            if token.kind != TokenKind::Normal {
-                row.iter_mut().for_each(|value| *value *= 0.05);
-            }
-        }
-        file.values(name, shape, *kind, &values);
+        file.values(name, shape, *kind, &output_rows(file));
     } else {
-        let deviation = if name == "token_embd.weight" {
-            1.0
+        let deviation = if name == EMBEDDING {
+            // Less than what the layers add, so that they have their say.
+            0.7
         } else if shape.len() == 1 || name.ends_with(".bias") {
             0.2
         } else if tensor.role == Role::Router {
@@ -569,6 +568,25 @@ fn write_tensor(file: &mut GgufWriter, tensor: &Tensor) {
         };
         file.random(name, shape, *kind, deviation);
     }
+}
+
+/// The output matrix: a token's row is the embedding of the token before it in the
+/// vocabulary, so that answers walk through the vocabulary, now and then pushed
+/// elsewhere by the layers, where unrelated rows would soon repeat one token. The rows
+/// of control and byte tokens are nearly zero.
+fn output_rows(file: &GgufWriter) -> Vec<f32> {
+    let tokens = vocabulary();
+    let row_length = N_EMBD as usize;
+    let elements = tokens.len() as u64 * N_EMBD;
+    let embedding = file.noise(EMBEDDING, elements, 4.0 / (N_EMBD as f32).sqrt());
+    let noise = file.noise("output.weight", elements, 0.2 / (N_EMBD as f32).sqrt());
+    let normal = tokens
+        .iter()
+        .position(|token| token.kind == TokenKind::Normal);
+    let normal = normal.expect("tokens of text") * row_length;
+    let (before, last) = embedding.split_at(embedding.len() - row_length);
+    let rows = [&noise[..normal], last, &before[normal..]];
+    rows.concat()
 }
 
 /// How the vocabulary counts a token (`llama_token_type`).

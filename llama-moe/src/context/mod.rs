@@ -352,11 +352,6 @@ impl Context {
             failure.of(call)
         })
     }
-
-    /// For the samplers, which read the logits themselves.
-    pub(crate) fn handle_mut(&mut self) -> &mut ContextHandle {
-        &mut self.handle
-    }
 }
 
 impl fmt::Debug for Context {

@@ -409,7 +409,7 @@ impl ContextParams {
 }
 
 impl ContextParams {
-    pub(super) fn abort_token(&self) -> Option<&AbortToken> {
+    pub(crate) fn abort_token(&self) -> Option<&AbortToken> {
         self.abort.as_ref()
     }
 

@@ -6,6 +6,7 @@
 
 mod batch;
 mod call;
+mod chat;
 mod context;
 mod device;
 mod eval;
@@ -20,10 +21,13 @@ mod placement;
 mod regex;
 #[cfg(feature = "rpc")]
 mod rpc;
+mod sampler;
 mod text;
+mod vocab;
 
 pub(crate) use batch::BatchArrays;
 pub(crate) use call::Failure;
+pub(crate) use chat::{chat_apply_builtin, chat_builtin_names};
 pub(crate) use context::{
     ComputeFailure, ContextHandle, ContextNumber, ContextSettings, Pass, RawRange,
 };
@@ -37,10 +41,14 @@ pub(crate) use model::{
     ModelTrait,
 };
 pub use overrides::RawOverrides;
+pub(crate) use panic::catch as catch_panic;
 pub(crate) use placement::{TensorRecord, placement};
 pub(crate) use regex::Regex;
 #[cfg(feature = "rpc")]
 pub(crate) use rpc::{add_server, serve};
+pub(crate) use sampler::{PlainSampler, SamplerHandle};
+pub(crate) use text::c_string;
+pub(crate) use vocab::SpecialToken;
 
 /// llama.cpp's enumerations, as its headers name them.
 pub(crate) use llama_sys as sys;

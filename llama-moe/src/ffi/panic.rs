@@ -5,7 +5,7 @@ use std::panic::{self, AssertUnwindSafe};
 
 /// Runs a callback for C++. A panic is caught and its message kept in `stash`, to be
 /// returned as an error once the C++ call is over.
-pub(super) fn catch<T>(stash: &mut Option<String>, callback: impl FnOnce() -> T) -> Option<T> {
+pub(crate) fn catch<T>(stash: &mut Option<String>, callback: impl FnOnce() -> T) -> Option<T> {
     // The callback's own state may be half changed after a panic: that is the callback
     // author's to know. Nothing of ours is.
     match panic::catch_unwind(AssertUnwindSafe(callback)) {

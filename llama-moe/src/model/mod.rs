@@ -14,21 +14,25 @@
 //! # Ok::<(), llama_moe::Error>(())
 //! ```
 
+mod detokenizer;
 mod info;
 mod load;
 mod lora;
 mod params;
 mod source;
 mod token;
+mod vocab;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use detokenizer::Detokenizer;
 pub use info::RopeType;
 pub use lora::{LoraAdapter, LoraError};
 pub use params::{KvOverride, LazyMode, LoadMode, ModelParams, SplitMode};
 pub use source::ModelSource;
 pub use token::Token;
+pub use vocab::{TokenAttr, TokenInfo, Vocab, VocabError, VocabType};
 
 use crate::error::Result;
 use crate::ffi::ModelHandle;

@@ -1,6 +1,6 @@
 //! Real GGUF files, small, written by ggml's own writer at run time.
 
-use std::ffi::{CString, c_void};
+use std::ffi::{CStr, CString, c_void};
 use std::path::Path;
 use std::ptr;
 
@@ -53,25 +53,7 @@ impl Writer {
     /// The test model, complete.
     pub fn moe() -> Self {
         let mut file = Writer::new();
-        file.string("general.architecture", "qwen3moe");
-        file.string("general.name", "llama-sys test model");
-        for (key, value) in [
-            ("block_count", LAYERS as u32),
-            ("context_length", 512),
-            ("embedding_length", EMBD as u32),
-            ("feed_forward_length", 2 * FF_EXPERT as u32),
-            ("attention.head_count", HEADS as u32),
-            ("attention.head_count_kv", HEADS as u32),
-            ("attention.key_length", HEAD as u32),
-            ("attention.value_length", HEAD as u32),
-            ("expert_count", EXPERTS as u32),
-            ("expert_used_count", EXPERTS_USED),
-            ("expert_feed_forward_length", FF_EXPERT as u32),
-        ] {
-            file.u32(&format!("qwen3moe.{key}"), value);
-        }
-        file.f32("qwen3moe.attention.layer_norm_rms_epsilon", 1e-6);
-        file.f32("qwen3moe.rope.freq_base", 10_000.0);
+        file.hyperparameters();
         let n_vocab = file.vocabulary();
 
         file.tensor("token_embd.weight", &[EMBD, n_vocab]);
@@ -96,6 +78,87 @@ impl Writer {
             }
         }
         file
+    }
+
+    fn hyperparameters(&mut self) {
+        self.string("general.architecture", "qwen3moe");
+        self.string("general.name", "llama-sys test model");
+        for (key, value) in [
+            ("block_count", LAYERS as u32),
+            ("context_length", 512),
+            ("embedding_length", EMBD as u32),
+            ("feed_forward_length", 2 * FF_EXPERT as u32),
+            ("attention.head_count", HEADS as u32),
+            ("attention.head_count_kv", HEADS as u32),
+            ("attention.key_length", HEAD as u32),
+            ("attention.value_length", HEAD as u32),
+            ("expert_count", EXPERTS as u32),
+            ("expert_used_count", EXPERTS_USED),
+            ("expert_feed_forward_length", FF_EXPERT as u32),
+        ] {
+            self.u32(&format!("qwen3moe.{key}"), value);
+        }
+        self.f32("qwen3moe.attention.layer_norm_rms_epsilon", 1e-6);
+        self.f32("qwen3moe.rope.freq_base", 10_000.0);
+    }
+
+    /// A header with a byte-level BPE vocabulary and nothing else: one token for each of the
+    /// 256 bytes. `pre` names the pattern that splits a text.
+    pub fn bpe(pre: &str) -> Self {
+        let mut file = Writer::new();
+        file.hyperparameters();
+        file.string("tokenizer.ggml.model", "gpt2");
+        file.string("tokenizer.ggml.pre", pre);
+        // A byte that cannot be printed stands as a character from U+0100 on.
+        let printable = |byte: u32| matches!(byte, 33..=126 | 161..=172 | 174..=255);
+        let mut others = 0x100..;
+        let tokens: Vec<CString> = (0..256u32)
+            .map(|byte| {
+                let code = if printable(byte) {
+                    byte
+                } else {
+                    others.next().expect("numbers go on")
+                };
+                c_string(&char::from_u32(code).expect("a character").to_string())
+            })
+            .collect();
+        file.strings("tokenizer.ggml.tokens", &tokens);
+        // A list of merges is obligatory; this one never happens.
+        file.strings("tokenizer.ggml.merges", &[c_string("\u{4e00} \u{4e00}")]);
+        file
+    }
+
+    /// A LoRA adapter for the first layer's query projection of the test model.
+    pub fn lora() -> Self {
+        const RANK: i64 = 4;
+        let mut file = Writer::new();
+        file.string("general.type", "adapter");
+        file.string("general.architecture", "qwen3moe");
+        file.string("adapter.type", "lora");
+        file.f32("adapter.lora.alpha", 64.0);
+        file.tensor("blk.0.attn_q.weight.lora_a", &[EMBD, RANK]);
+        file.tensor("blk.0.attn_q.weight.lora_b", &[RANK, HEAD * HEADS]);
+        file
+    }
+
+    /// The header, for as long as the writer lives.
+    pub fn header(&self) -> *mut sys::gguf_context {
+        self.header
+    }
+
+    /// The values of a tensor, if there is one of this name.
+    pub fn data(&self, name: &CStr) -> Option<&[f32]> {
+        // SAFETY: a live context and a NUL-terminated name; the tensors are F32 and have
+        // their data in the context.
+        unsafe {
+            let tensor = sys::ggml_get_tensor(self.tensors, name.as_ptr());
+            (!tensor.is_null()).then(|| {
+                std::slice::from_raw_parts(
+                    sys::ggml_get_data_f32(tensor),
+                    sys::ggml_nelements(tensor) as usize,
+                )
+            })
+        }
     }
 
     pub fn string(&mut self, key: &str, value: &str) {
@@ -179,7 +242,7 @@ impl Writer {
     }
 
     /// Adds an F32 tensor with random values around zero (around one for norms).
-    fn tensor(&mut self, name: &str, shape: &[i64]) {
+    pub fn tensor(&mut self, name: &str, shape: &[i64]) {
         let c_name = c_string(name);
         let center = if name.contains("_norm") { 1.0 } else { 0.0 };
         // SAFETY: `shape` holds as many extents as its length says; the context was
