@@ -143,6 +143,26 @@ fn a_decoder_needs_something_that_was_encoded() {
     );
 }
 
+#[test]
+fn an_encoder_decoder_has_one_buffer() {
+    let model = model(&others::encoder_decoder());
+    let params = small().with_n_seq_max(2);
+    let error = model.context(params.clone()).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            Error::Parameter {
+                parameter: "with_kv_unified",
+                ..
+            }
+        ),
+        "{error:?}"
+    );
+    let mut context = model.context(params.with_kv_unified(true)).unwrap();
+    context.encode(&batch(&prompt(7), 0, 1)).unwrap();
+    decode(&mut context, &prompt(2), 0, 1);
+}
+
 fn next(context: &mut Context, seq: u32) -> Vec<f32> {
     decode(context, &prompt(14)[12..], 12, seq)
 }

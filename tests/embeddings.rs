@@ -1,11 +1,13 @@
 //! Embeddings, in and out.
 
 use llama_moe::{
-    AttentionType, Batch, BatchError, Context, Error, OutputError, PoolingType, Token,
+    AttentionType, Batch, BatchError, Context, ContextError, Error, OutputError, PoolingType, Token,
 };
 
 mod support;
-use support::decode::{batch, context, decode, distance, model, n_vocab, prompt, refused, small};
+use support::decode::{
+    answer, batch, context, decode, distance, model, n_vocab, prompt, refused, small,
+};
 use support::layouts::{Layout, N_EMBD};
 
 #[test]
@@ -32,13 +34,13 @@ fn embeddings_are_read_by_token() {
         context.sequence_embedding(0).unwrap_err(),
         Error::Output(OutputError::NotPooled)
     ));
-    context.set_embeddings(false);
+    context.set_embeddings(false).unwrap();
     decode(&mut context, &tokens, 5, 0);
     assert!(matches!(
         context.embeddings(4).unwrap_err(),
         Error::Output(OutputError::NoEmbeddings)
     ));
-    context.set_embeddings(true);
+    context.set_embeddings(true).unwrap();
     decode(&mut context, &tokens, 10, 0);
     assert_eq!(context.embeddings(4).unwrap().len() as u64, N_EMBD);
 }
@@ -126,6 +128,57 @@ fn a_sequence_is_not_pooled_in_parts() {
         let difference = distance(&first, context.sequence_embedding(1).unwrap());
         assert!(difference < 0.01, "{pooling:?}: {difference}");
     }
+}
+
+#[test]
+fn pooling_takes_sizes_that_go_with_it() {
+    let model = model(Layout::Qwen3Moe);
+    let params = small()
+        .with_n_ctx(768)
+        .with_n_seq_max(3)
+        .with_pooling_type(PoolingType::Mean);
+    for (n_ubatch, n_outputs_max) in [(32, 0), (33, 32)] {
+        let params = params
+            .clone()
+            .with_n_ubatch(n_ubatch)
+            .with_n_outputs_max(n_outputs_max);
+        let error = model
+            .context(params.clone().with_embeddings(true))
+            .unwrap_err();
+        assert!(
+            matches!(
+                error,
+                Error::Context(ContextError::Pooling { n_ubatch: at, n_seq_max: 3, .. }) if at == n_ubatch
+            ),
+            "{error:?}"
+        );
+        // Without embeddings all is well, as long as they stay off.
+        let mut context = model.context(params).unwrap();
+        let error = context.set_embeddings(true).unwrap_err();
+        assert!(
+            matches!(error, Error::Context(ContextError::Pooling { .. })),
+            "{error:?}"
+        );
+        answer(&mut context);
+    }
+    let params = params.with_n_ubatch(33).with_embeddings(true);
+    let mut context = model.context(params).unwrap();
+    context.decode(&batch(&prompt(5), 0, 2)).unwrap();
+    context.sequence_embedding(2).unwrap();
+}
+
+#[test]
+fn a_model_that_takes_no_embeddings_says_so() {
+    let mut embedding = Batch::embeddings(1, 1, N_EMBD as usize);
+    embedding
+        .add_embedding(&[0.5; N_EMBD as usize], 0, &[0], true)
+        .unwrap();
+    let mut context = context(&model(Layout::Glm4Moe));
+    assert_eq!(
+        refused(context.decode(&embedding)),
+        BatchError::NoEmbeddings
+    );
+    answer(&mut context);
 }
 
 #[test]

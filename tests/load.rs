@@ -96,6 +96,92 @@ fn a_key_that_is_missing_is_named() {
     assert!(fails(&path).to_string().contains("block_count"));
 }
 
+/// Each of these ends the process in llama.cpp's own loader.
+#[test]
+fn metadata_that_llama_cpp_asserts_on_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    let arch = |key: &str| format!("qwen3moe.{key}");
+    let u32 = |value| {
+        move |w: &mut gguf::GgufWriter, key: &str| {
+            w.u32(key, value);
+        }
+    };
+    type Change = Box<dyn Fn(&mut gguf::GgufWriter, &str)>;
+    let cases: [(&str, Change); 13] = [
+        ("block_count", Box::new(u32(0))),
+        ("block_count", Box::new(u32(100_000))),
+        ("nextn_predict_layers", Box::new(u32(100))),
+        ("expert_count", Box::new(u32(0))),
+        ("expert_count", Box::new(u32(5000))),
+        (
+            "expert_count",
+            Box::new(|w, key| {
+                w.remove(key);
+            }),
+        ),
+        (
+            "expert_used_count",
+            Box::new(|w, key| {
+                w.remove(key);
+            }),
+        ),
+        ("expert_used_count", Box::new(u32(0))),
+        ("expert_used_count", Box::new(u32(9))),
+        (
+            "expert_used_count",
+            Box::new(|w, key| {
+                w.u32s(key, &[2, 2, 2, 9]);
+            }),
+        ),
+        ("expert_group_count", Box::new(u32(8))),
+        ("expert_group_count", Box::new(u32(2))),
+        (
+            "rope.scaling.type",
+            Box::new(|w, key| {
+                w.string(key, "cubic");
+            }),
+        ),
+    ];
+    for (key, change) in &cases {
+        let mut writer = Layout::Qwen3Moe.writer();
+        change(&mut writer, &arch(key));
+        writer.write(&path);
+        let error = fails(&path);
+        assert!(
+            matches!(&error, Error::Load { reason, .. } if reason.contains(key)),
+            "{key}: {error:?}"
+        );
+    }
+
+    let mut writer = Layout::Qwen3Moe.writer();
+    let mut tokens: Vec<String> = support::layouts::vocabulary()
+        .into_iter()
+        .map(|token| token.text)
+        .collect();
+    tokens[7] = tokens[300].clone();
+    writer.strings("tokenizer.ggml.tokens", &tokens);
+    writer.write(&path);
+    assert!(fails(&path).to_string().contains(&tokens[7]));
+
+    let paths = Layout::Qwen3Moe.writer().write_split(dir.path(), "m", 2);
+    let mut other = gguf::GgufWriter::new("qwen3moe");
+    other.u32("split.no", 1);
+    other.write(&paths[1]);
+    assert!(fails(&paths[0]).to_string().contains("split.no"));
+
+    // What is replaced while loading counts too.
+    for (key, value) in [
+        ("expert_used_count", 9),
+        ("expert_count", -1),
+        ("block_count", 0),
+    ] {
+        let params = on_cpu().with_kv_override(arch(key), KvOverride::Int(value));
+        let error = load(Layout::Qwen3Moe, params).unwrap_err();
+        assert!(error.to_string().contains(key), "{error}");
+    }
+}
+
 #[test]
 fn parts_of_a_model_are_found_by_the_first_ones_name() {
     let dir = tempfile::tempdir().unwrap();

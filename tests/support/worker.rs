@@ -84,7 +84,7 @@ pub fn serve_if_asked() {
     });
     let backend = Backend::init().expect("llama.cpp");
     let cpu = backend.cpu().expect("the CPU");
-    let worker = RpcWorker::new(endpoint).with_device(cpu).with_n_threads(2);
+    let worker = RpcWorker::new(endpoint).with_device(cpu).with_n_threads(1);
     let error = backend
         .serve_rpc(worker)
         .expect_err("serving only ends in an error");

@@ -6,6 +6,7 @@ use super::params::PoolingType;
 use super::{Context, ContextError};
 use crate::error::{Error, FailureKind, Result};
 use crate::ffi::{ComputeFailure, Pass};
+use crate::model::RopeType;
 
 /// A batch that was not computed.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -199,11 +200,16 @@ impl Context {
         self.check_pooling(encodes, batch)
     }
 
-    /// Encoders read other embeddings than a batch is measured by, and some models look at the
-    /// tokens themselves.
+    /// Encoders read other embeddings than a batch is measured by; other models look at the
+    /// tokens themselves, or end the process without several positions per embedding.
     fn takes_embeddings(&self) -> bool {
         let model = self.model();
-        !model.has_encoder() && model.architecture().as_deref() != Some("graniteswitch")
+        let several = matches!(model.rope_type(), RopeType::Mrope | RopeType::Imrope);
+        match model.architecture().as_deref() {
+            Some("graniteswitch") => false,
+            Some("glm4" | "glm4moe") => several,
+            _ => !model.has_encoder(),
+        }
     }
 
     /// A batch that is cut leaves in each sequence's embedding what its last piece gave. Only
@@ -338,7 +344,7 @@ impl Context {
         }
         (0..).zip(first).find_map(|(seq, pos)| {
             let (pos, (_, max)) = (pos?, self.handle.seq_pos(seq).ok()?);
-            (max >= 0 && pos != max + 1).then_some(DecodeError::Discontinuous {
+            (max >= 0 && pos != max + 1).then(|| DecodeError::Discontinuous {
                 seq: seq as SeqId,
                 pos: pos as Pos,
                 expected: max as Pos + 1,

@@ -142,9 +142,8 @@ impl Memory<'_> {
     /// Rests on `llama_memory_seq_rm` and `llama_memory_seq_cp`.
     ///
     /// # Errors
-    /// [`MemoryError`]: without
-    /// [`with_kv_unified`](crate::ContextParams::with_kv_unified) only whole sequences can be
-    /// copied.
+    /// [`MemoryError`]; only whole sequences can be copied unless they share one buffer
+    /// ([`with_kv_unified`](crate::ContextParams::with_kv_unified)).
     pub fn copy(&mut self, from: SeqId, to: SeqId, range: impl RangeBounds<Pos>) -> Result<()> {
         self.check()?;
         let (src, dst) = (self.seq_id(from)?, self.seq_id(to)?);

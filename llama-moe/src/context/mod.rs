@@ -41,6 +41,7 @@ mod state_format;
 mod threads;
 
 use std::fmt;
+use std::sync::{Mutex, PoisonError};
 
 pub use abort::AbortToken;
 pub use adapters::ControlVectorError;
@@ -63,6 +64,9 @@ use crate::error::{FailureKind, Result};
 use crate::ffi::{ContextHandle, ContextNumber, EvalHook, Failure};
 use crate::model::{LoraAdapter, Model};
 
+/// Held while a context is made, which can change numbers of its model.
+static CREATION: Mutex<()> = Mutex::new(());
+
 /// A context that cannot be made or used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -80,6 +84,22 @@ pub enum ContextError {
     Creation {
         /// llama.cpp's own words.
         reason: String,
+    },
+
+    /// The context's sizes do not allow for pooled embeddings.
+    #[error(
+        "to pool embeddings ({pooling:?}), n_ubatch ({n_ubatch}) is a multiple of n_seq_max \
+         ({n_seq_max}) and not larger than n_outputs_max ({n_outputs_max})"
+    )]
+    Pooling {
+        /// How embeddings are pooled.
+        pooling: PoolingType,
+        /// Tokens that are computed at once.
+        n_ubatch: u32,
+        /// Sequences that there are.
+        n_seq_max: u32,
+        /// Outputs that a batch asks for at most.
+        n_outputs_max: u32,
     },
 
     /// A computation ended with a C++ exception, which leaves the context in no state that
@@ -124,11 +144,18 @@ impl Model {
         if self.is_no_alloc() {
             return Err(ContextError::NoAlloc.into());
         }
-        let settings = params.settings_for(self)?;
+        let mut settings = params.settings_for(self)?;
+        let embeddings = settings.embeddings;
+        if settings.n_seq_max > 1 || settings.n_outputs_max != 0 {
+            // Turned on once it is known that llama.cpp can reserve memory for it.
+            settings.embeddings = false;
+        }
         let abort = params.abort_token().map(AbortToken::flag);
         let eval = params.eval_callback().map(EvalHook::new);
         let made = {
             let _registry = read_registry();
+            // The shim takes turns too, but looks at the model before its turn has come.
+            let _turn = CREATION.lock().unwrap_or_else(PoisonError::into_inner);
             ContextHandle::new(self.handle(), &settings, abort, eval.map(Into::into))
         };
         let handle = made.map_err(|Failure { kind, reason }| match kind {
@@ -143,7 +170,7 @@ impl Model {
         } else {
             settings.n_outputs_max
         };
-        Ok(Context {
+        let mut context = Context {
             has_memory: handle.has_memory(),
             adapters: Vec::new(),
             n_vocab: self.n_vocab(),
@@ -156,7 +183,9 @@ impl Model {
             poisoned: false,
             model: self.clone(),
             handle,
-        })
+        };
+        context.set_embeddings(embeddings)?;
+        Ok(context)
     }
 }
 
@@ -244,9 +273,38 @@ impl Context {
     /// Whether the batches to come return embeddings, of all their tokens.
     ///
     /// Rests on `llama_set_embeddings`.
-    pub fn set_embeddings(&mut self, embeddings: bool) {
-        self.handle.set_embeddings(embeddings);
-        self.embeddings = embeddings;
+    ///
+    /// # Errors
+    /// [`ContextError::Pooling`] if the context's sizes do not allow for pooled embeddings.
+    pub fn set_embeddings(&mut self, embeddings: bool) -> Result<()> {
+        if embeddings && embeddings != self.embeddings {
+            self.check_can_pool()?;
+        }
+        if embeddings != self.embeddings {
+            self.handle.set_embeddings(embeddings);
+            self.embeddings = embeddings;
+        }
+        Ok(())
+    }
+
+    /// llama.cpp reserves memory for a micro-batch that it rounds up to a multiple of the
+    /// sequences, and aborts if pooling then has other numbers of tokens and outputs.
+    fn check_can_pool(&self) -> Result<(), ContextError> {
+        let pooling = self.pooling_type();
+        if !matches!(pooling, PoolingType::Mean | PoolingType::Rank) {
+            return Ok(());
+        }
+        let n_tokens = self.n_ctx().min(self.n_ubatch());
+        let (n_seq_max, n_outputs_max) = (self.n_seq_max(), self.n_outputs_max);
+        if !n_tokens.is_multiple_of(n_seq_max) || n_outputs_max < n_tokens {
+            return Err(ContextError::Pooling {
+                pooling,
+                n_ubatch: n_tokens,
+                n_seq_max,
+                n_outputs_max,
+            });
+        }
+        Ok(())
     }
 
     /// Threads to compute single tokens and batches with, each from 1 to 512.
@@ -293,11 +351,6 @@ impl Context {
             );
             failure.of(call)
         })
-    }
-
-    /// For the samplers, which read the logits themselves.
-    pub(crate) fn handle_mut(&mut self) -> &mut ContextHandle {
-        &mut self.handle
     }
 }
 

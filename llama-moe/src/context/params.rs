@@ -423,6 +423,7 @@ impl ContextParams {
         settings.n_threads = threads::check("with_n_threads", self.n_threads)?;
         settings.n_threads_batch = threads::check("with_n_threads_batch", self.n_threads_batch)?;
         check_sizes(&settings)?;
+        check_encoder_decoder(&settings, model)?;
         check_rope(&settings, model)?;
         check_cache(&settings, model)?;
         Ok(settings)
@@ -463,6 +464,19 @@ fn check_sizes(settings: &ContextSettings) -> Result<()> {
     if n_outputs_max != 0 && n_outputs_max < n_seq_max {
         let reason = format!("there is one output for each of {n_seq_max} sequences, or 0");
         return Err(refuse("with_n_outputs_max", n_outputs_max, reason));
+    }
+    Ok(())
+}
+
+/// The attention of T5 has no form for sequences with buffers of their own.
+fn check_encoder_decoder(settings: &ContextSettings, model: &Model) -> Result<()> {
+    let both = model.has_encoder() && model.has_decoder();
+    if both && settings.n_seq_max > 1 && !settings.kv_unified {
+        let reason = format!(
+            "an encoder-decoder model keeps its {} sequences in one buffer",
+            settings.n_seq_max
+        );
+        return Err(refuse("with_kv_unified", false, reason));
     }
     Ok(())
 }

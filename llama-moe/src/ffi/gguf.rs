@@ -1,6 +1,7 @@
 //! GGUF headers, read by ggml's own reader.
 
-use std::ffi::CString;
+use std::collections::HashSet;
+use std::ffi::{CStr, CString};
 use std::path::Path;
 use std::ptr::{self, NonNull};
 
@@ -13,10 +14,11 @@ use crate::error::Result;
 /// The header of one GGUF file.
 pub(crate) struct GgufHeader(NonNull<sys::gguf_context>);
 
-/// A number or a text of a header; what else there is counts as absent.
+/// A value of a header: whole numbers that are not negative, one or an array of them,
+/// or a text; what else there is counts as absent.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum GgufValue {
-    Unsigned(u64),
+    Unsigned(Vec<u64>),
     Text(String),
 }
 
@@ -44,33 +46,64 @@ impl GgufHeader {
 
     /// The value of `key`, if it is there and of a kind that [`GgufValue`] knows.
     pub(crate) fn value(&self, key: &str) -> Option<GgufValue> {
-        let key = CString::new(key).ok()?;
-        // SAFETY: a live header and a NUL-terminated key.
-        let id = unsafe { sys::gguf_find_key(self.0.as_ptr(), key.as_ptr()) };
-        let kv = self.pair(id)?;
+        let kv = self.find(key)?;
         if !kv.string.is_null() {
             return Some(GgufValue::Text(text::owned(kv.string)));
         }
-        if kv.type_ == sys::GGUF_TYPE_ARRAY || kv.data.is_null() {
+        if kv.data.is_null() {
             return None;
         }
-        let unsigned = |signed: i64| u64::try_from(signed).ok();
-        let number = match kv.type_ {
-            // SAFETY: the shim says that `data` leads to one number of this type, aligned.
-            sys::GGUF_TYPE_UINT8 => u64::from(unsafe { kv.data.cast::<u8>().read() }),
-            // SAFETY: as above.
-            sys::GGUF_TYPE_UINT16 => u64::from(unsafe { kv.data.cast::<u16>().read() }),
-            // SAFETY: as above.
-            sys::GGUF_TYPE_UINT32 => u64::from(unsafe { kv.data.cast::<u32>().read() }),
-            // SAFETY: as above.
-            sys::GGUF_TYPE_UINT64 => unsafe { kv.data.cast::<u64>().read() },
-            // SAFETY: as above.
-            sys::GGUF_TYPE_INT32 => unsigned(i64::from(unsafe { kv.data.cast::<i32>().read() }))?,
-            // SAFETY: as above.
-            sys::GGUF_TYPE_INT64 => unsigned(unsafe { kv.data.cast::<i64>().read() })?,
-            _ => return None,
+        let numbers: Option<Vec<u64>> = match kv.element_type {
+            sys::GGUF_TYPE_UINT8 => unsigned::<u8>(&kv),
+            sys::GGUF_TYPE_UINT16 => unsigned::<u16>(&kv),
+            sys::GGUF_TYPE_UINT32 => unsigned::<u32>(&kv),
+            sys::GGUF_TYPE_UINT64 => unsigned::<u64>(&kv),
+            sys::GGUF_TYPE_INT8 => unsigned::<i8>(&kv),
+            sys::GGUF_TYPE_INT16 => unsigned::<i16>(&kv),
+            sys::GGUF_TYPE_INT32 => unsigned::<i32>(&kv),
+            sys::GGUF_TYPE_INT64 => unsigned::<i64>(&kv),
+            _ => None,
         };
-        Some(GgufValue::Unsigned(number))
+        numbers.map(GgufValue::Unsigned)
+    }
+
+    /// Whether `key` is there as one number of 16 bits without a sign.
+    pub(crate) fn is_u16(&self, key: &str) -> bool {
+        self.find(key)
+            .is_some_and(|kv| kv.type_ == sys::GGUF_TYPE_UINT16)
+    }
+
+    /// The first text that occurs twice in an array of texts; empty ones do not count.
+    pub(crate) fn repeated_text(&self, key: &str) -> Option<String> {
+        let key = CString::new(key).ok()?;
+        // SAFETY: a live header and a NUL-terminated key.
+        let id = unsafe { sys::gguf_find_key(self.0.as_ptr(), key.as_ptr()) };
+        let n = self.pair(id)?.n;
+        let mut seen = HashSet::with_capacity(n.min(1 << 20));
+        for index in 0..n {
+            let mut text = ptr::null();
+            guarded(|error| {
+                // SAFETY: a live header; anything but an array of texts is refused, and an
+                // index out of range too.
+                unsafe {
+                    sys::llama_shim_gguf_get_arr_str(self.0.as_ptr(), id, index, &mut text, error)
+                }
+            })
+            .ok()?;
+            // SAFETY: a NUL-terminated text of the header, which lives as long as `self`.
+            let text = unsafe { CStr::from_ptr(text) };
+            if !text.is_empty() && !seen.insert(text) {
+                return Some(text.to_string_lossy().into_owned());
+            }
+        }
+        None
+    }
+
+    fn find(&self, key: &str) -> Option<sys::llama_shim_gguf_kv> {
+        let key = CString::new(key).ok()?;
+        // SAFETY: a live header and a NUL-terminated key.
+        let id = unsafe { sys::gguf_find_key(self.0.as_ptr(), key.as_ptr()) };
+        self.pair(id)
     }
 
     fn pair(&self, id: i64) -> Option<sys::llama_shim_gguf_kv> {
@@ -110,4 +143,15 @@ impl Drop for GgufHeader {
         // SAFETY: owned, freed once; freeing memory does not fail.
         unsafe { sys::llama_shim_gguf_free(self.0.as_ptr(), ptr::null_mut()) };
     }
+}
+
+/// The numbers of a pair, if none of them is negative; `T` is the type the pair has.
+fn unsigned<T: Copy + TryInto<u64>>(kv: &sys::llama_shim_gguf_kv) -> Option<Vec<u64>> {
+    // SAFETY: not NULL; the shim says that `data` leads to `n` numbers of the pair's type,
+    // aligned, which live as long as the header.
+    let numbers = unsafe { std::slice::from_raw_parts(kv.data.cast::<T>(), kv.n) };
+    numbers
+        .iter()
+        .map(|&number| number.try_into().ok())
+        .collect()
 }

@@ -134,22 +134,22 @@ impl ModelHandle {
         parse_special: bool,
     ) -> Result<Vec<Token>> {
         debug_assert_eq!(usize::try_from(text_len).ok(), Some(text.len()));
-        // One token per byte and a few more is nearly always enough; the pages of a
-        // buffer that is not filled are never touched.
+        // A token per byte and a few more is nearly always enough; of a long text, which has
+        // less than that, most of the buffer is never touched.
         let guess = text_len.min(1 << 20) + 16;
-        let mut tokens = vec![Token(0); index(guess)];
+        let mut tokens: Vec<sys::llama_token> = vec![0; index(guess)];
         loop {
             let capacity = i32::try_from(tokens.len()).unwrap_or(i32::MAX);
             let mut count = 0;
             guarded(|error| {
                 // SAFETY: a live vocabulary; the text with its length; a buffer of `capacity`
-                // tokens, which `Token` is laid out as.
+                // tokens.
                 unsafe {
                     sys::llama_shim_tokenize(
                         self.vocab(),
                         text.as_ptr().cast(),
                         text_len,
-                        tokens.as_mut_ptr().cast(),
+                        tokens.as_mut_ptr(),
                         capacity,
                         add_special,
                         parse_special,
@@ -160,9 +160,9 @@ impl ModelHandle {
             })
             .map_err(|failure| failure.of("llama_tokenize"))?;
             let fits = count <= capacity;
-            tokens.resize(index(count), Token(0));
+            tokens.resize(index(count), 0);
             if fits {
-                return Ok(tokens);
+                return Ok(tokens.into_iter().map(Token).collect());
             }
         }
     }

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::check::CriticalKeys;
 use crate::error::{Error, Result};
 use crate::ffi::{GgufHeader, GgufValue};
 
@@ -15,6 +16,7 @@ pub(crate) struct ModelHeader {
     block_count: u32,
     /// Blocks at the end that predict further tokens (MTP).
     nextn_blocks: u32,
+    pub(super) critical: CriticalKeys,
 }
 
 impl ModelHeader {
@@ -40,7 +42,15 @@ impl ModelHeader {
     fn join(first: GgufHeader, rest: &[PathBuf]) -> Result<Self> {
         let mut tensors = first.tensors();
         for path in rest {
-            tensors.extend(read_file(path)?.tensors());
+            let file = read_file(path)?;
+            if !file.is_u16("split.no") {
+                return Err(Error::Load {
+                    path: path.clone(),
+                    reason: "split.no is missing or no 16-bit number: this is no part of a model"
+                        .to_owned(),
+                });
+            }
+            tensors.extend(file.tensors());
         }
         let architecture = match first.value("general.architecture") {
             Some(GgufValue::Text(architecture)) => architecture,
@@ -54,6 +64,7 @@ impl ModelHeader {
             tensors,
             block_count: count("block_count"),
             nextn_blocks: count("nextn_predict_layers"),
+            critical: CriticalKeys::read(&first, architecture),
         })
     }
 
@@ -109,7 +120,7 @@ fn is_routed_expert(tensor: &str) -> bool {
 
 fn number(header: &GgufHeader, key: &str) -> Option<u64> {
     match header.value(key) {
-        Some(GgufValue::Unsigned(number)) => Some(number),
+        Some(GgufValue::Unsigned(numbers)) if numbers.len() == 1 => numbers.first().copied(),
         _ => None,
     }
 }

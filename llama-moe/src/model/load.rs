@@ -59,6 +59,12 @@ fn load(
         ModelSource::File(path) => ModelHeader::read(path)?,
         ModelSource::Splits(paths) => ModelHeader::read_splits(paths)?,
     };
+    header
+        .check(params.is_vocab_only(), params.kv_overrides())
+        .map_err(|reason| Error::Load {
+            path: path.clone(),
+            reason,
+        })?;
     let in_use = params.devices_in_use(backend)?;
     // A vocabulary has no tensors, so there is nothing that rules could match.
     let overrides = if params.is_vocab_only() {

@@ -431,10 +431,8 @@ impl ModelParams {
     ) -> sys::llama_load_mode {
         let mode = self.load_mode.unwrap_or_else(|| {
             let to_cpu = overrides.bytes_to_cpu();
-            if self.settings.no_alloc {
-                LoadMode::None
-            } else if to_cpu > 0 && !in_use.devices.is_empty() && to_cpu < in_use.cpu.memory().free
-            {
+            let next_to_device = to_cpu > 0 && !in_use.devices.is_empty();
+            if self.settings.no_alloc || (next_to_device && to_cpu < in_use.cpu.memory().free) {
                 LoadMode::None
             } else {
                 LoadMode::Auto

@@ -394,15 +394,15 @@ impl Vocab {
     /// Turns tokens into the bytes of their text, which need not be UTF-8: the tokens may
     /// end within a character.
     ///
-    /// The space that some vocabularies put before the first word is taken away, and
-    /// some vocabularies take away spaces before punctuation. `remove_special` leaves out
+    /// The space that some vocabularies put before the first word is taken away, unless
+    /// a special token precedes it; and some vocabularies take away spaces before punctuation. `remove_special` leaves out
     /// the tokens that [`tokenize`](Self::tokenize) adds around a text;
     /// `unparse_special` writes control tokens as text, which otherwise have none.
     ///
     /// Rests on `llama_detokenize`.
     ///
     /// # Errors
-    /// [`VocabError`] if there is no vocabulary, no such token, or 2 GiB of text.
+    /// [`VocabError`] if there is no vocabulary, no such token, or text of 2 GiB or more.
     pub fn detokenize(
         &self,
         tokens: &[Token],

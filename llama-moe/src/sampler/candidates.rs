@@ -149,7 +149,8 @@ impl Candidates {
         }
     }
 
-    /// Computes the probabilities from the logits.
+    /// Computes the probabilities from the logits, one of which at least must not be
+    /// -infinity.
     pub fn softmax(&mut self) {
         let max = self
             .data
@@ -178,7 +179,10 @@ impl Candidates {
 
     /// Holds what `sampler` has left against what the next one relies on. Some of
     /// llama.cpp's samplers leave `sorted` set though they have changed the order.
-    pub(super) fn check(&mut self, sampler: impl Fn() -> String) -> Result<(), SamplerError> {
+    pub(super) fn check(
+        &mut self,
+        sampler: impl Fn() -> Option<String>,
+    ) -> Result<(), SamplerError> {
         let mut any = false;
         for &Candidate { token, logit, .. } in &self.data {
             if logit.is_nan() || logit == f32::INFINITY {

@@ -56,18 +56,19 @@ pub enum SamplerError {
     },
     /// All candidates are ruled out, or there were none.
     #[error(
-        "after '{sampler}' no candidate is left; where a grammar has ruled them all out, put it \
-         before the samplers that keep only a few"
+        "{} no candidate is left; where a grammar has ruled them all out, put it before the \
+         samplers that keep only a few",
+        after(sampler.as_deref())
     )]
     NoCandidates {
-        /// The name of the sampler that left none; "input" for what it was given.
-        sampler: String,
+        /// The name of the sampler that left none; `None` if they came so.
+        sampler: Option<String>,
     },
     /// A candidate's logit is not a number, or infinite.
-    #[error("after '{sampler}' the logit of token {token} is {logit}")]
+    #[error("{} the logit of token {token} is {logit}", after(sampler.as_deref()))]
     Logit {
-        /// The name of the sampler that left it so; "input" for what it was given.
-        sampler: String,
+        /// The name of the sampler that left it so; `None` if it came so.
+        sampler: Option<String>,
         /// The candidate.
         token: Token,
         /// Its logit.
@@ -103,5 +104,12 @@ fn chosen(index: Option<usize>) -> String {
     index.map_or_else(
         || "no candidate".to_owned(),
         |index| format!("candidate {index}"),
+    )
+}
+
+fn after(sampler: Option<&str>) -> String {
+    sampler.map_or_else(
+        || "before the first sampler".to_owned(),
+        |sampler| format!("after '{sampler}'"),
     )
 }

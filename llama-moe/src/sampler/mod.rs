@@ -27,8 +27,8 @@
 //! # What is held, and what goes first
 //!
 //! Samplers of llama.cpp that need the vocabulary (grammar, infill) point into the model.
-//! A [`Sampler`] with such a link holds the [`Model`](crate::Model), and frees its links
-//! before it lets go of it, so the order in which a program drops the two does not matter.
+//! A [`Sampler`] with such a link holds the [`Model`], and frees its links before it lets go
+//! of it, so the order in which a program drops the two does not matter.
 
 mod candidates;
 mod chain;
@@ -264,7 +264,7 @@ fn choose(
     selector: &mut Selector,
     candidates: &mut Candidates,
 ) -> Result<Token> {
-    candidates.check(|| "input".to_owned())?;
+    candidates.check(|| None)?;
     for stage in stages {
         stage.apply(candidates)?;
     }

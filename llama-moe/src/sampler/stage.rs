@@ -37,7 +37,7 @@ impl Stage {
             }
             Self::Rust(sampler) => call(|| sampler.apply(candidates))?,
         }
-        Ok(candidates.check(|| self.name())?)
+        Ok(candidates.check(|| Some(self.name()))?)
     }
 
     /// Whether it would accept this token.
