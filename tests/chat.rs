@@ -330,6 +330,22 @@ fn every_kind_of_memory_says_the_same() {
     }
 }
 
+/// Layers with a sliding window have let go of what it takes to go back far.
+#[test]
+fn going_back_behind_a_sliding_window_computes_anew() {
+    let model = model(Layout::GptOss);
+    assert!(model.n_swa() > 0);
+    let mut chat = model.chat(params(1024).with_max_tokens(12)).unwrap();
+    let (far, near) = ("router ".repeat(30), "memory ".repeat(300));
+    chat.say(format!("{far}{near}")).unwrap().text().unwrap();
+    chat.set_messages([Message::user(far)]);
+    let text = chat.reply().unwrap().text().unwrap();
+    assert_eq!(chat.stats().unwrap().n_reused, 0);
+    let mut fresh = model.chat(params(1024).with_max_tokens(12)).unwrap();
+    fresh.set_messages(chat.messages()[..1].to_vec());
+    assert_eq!(fresh.reply().unwrap().text().unwrap(), text);
+}
+
 /// A state cannot be taken back, only go on.
 #[test]
 fn a_recurrent_model_computes_anew_what_it_cannot_take_back() {
@@ -474,6 +490,8 @@ fn turns_can_be_left_out_and_the_rest_moved_up() {
     );
     assert_eq!(chat.messages().len(), 25);
     pieces(&mut chat, "Hi");
+    // Turns that were left out for its sake are there again.
+    assert!(chat.stats().unwrap().n_prompt > 100);
 }
 
 /// What is left after a shift is what the next reply goes by: the newest turns, and the
