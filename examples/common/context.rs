@@ -1,0 +1,38 @@
+//! The context's size, and the threads it computes with.
+
+use clap::Args;
+use llama_moe::{ContextParams, Model};
+
+/// Tokens that a context has room for when nobody says: models that were trained for a
+/// hundred thousand would need gigabytes.
+const DEFAULT_N_CTX: u32 = 4096;
+
+/// How the context is made.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Context")]
+pub struct ContextArgs {
+    /// Tokens that the conversation may have; 0 for all that the model was trained for
+    /// [default: 4096, or less if the model was trained for less]
+    #[arg(short, long, value_name = "N")]
+    ctx: Option<u32>,
+
+    /// CPU threads [default: the physical cores]
+    #[arg(short, long, value_name = "N")]
+    threads: Option<u32>,
+}
+
+impl ContextArgs {
+    /// Parameters for a context of this model.
+    #[must_use]
+    pub fn params(&self, model: &Model) -> ContextParams {
+        let n_ctx = self.ctx.unwrap_or_else(|| match model.n_ctx_train() {
+            0 => DEFAULT_N_CTX,
+            trained => trained.min(DEFAULT_N_CTX),
+        });
+        let params = ContextParams::default().with_n_ctx(n_ctx);
+        match self.threads {
+            Some(n) => params.with_n_threads(n).with_n_threads_batch(n),
+            None => params,
+        }
+    }
+}

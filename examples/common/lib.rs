@@ -1,0 +1,21 @@
+//! What the example programs share: options of the command line, and what stands behind
+//! them.
+
+mod context;
+mod exit;
+mod hub;
+mod interrupt;
+mod log;
+mod model;
+mod placement;
+mod progress;
+mod sampling;
+
+pub use context::ContextArgs;
+pub use exit::{Result, exit_code, is_broken_pipe};
+pub use hub::HubModel;
+pub use interrupt::Interrupt;
+pub use log::LogArgs;
+pub use model::{ModelArgs, bundled_model};
+pub use placement::{MemoryReport, PlacementReport, RuleReport};
+pub use sampling::SamplingArgs;

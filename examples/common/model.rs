@@ -1,0 +1,157 @@
+//! Which model, and where its tensors go.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use llama_moe::{Backend, Model, ModelParams, ModelSource};
+
+use crate::progress::ShareBar;
+use crate::{HubModel, Result};
+
+/// The model that came with the repository: what the examples use when none is named.
+#[must_use]
+pub fn bundled_model() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("model/moe-guide-q8_0.gguf")
+}
+
+/// The model to load, and the rules for where its tensors live.
+///
+/// The names are llama.cpp's. Rules are tried in this order: `--override-tensor` as
+/// given, then `--cpu-moe` or `--n-cpu-moe`; the first that finds a tensor takes it.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Model")]
+pub struct ModelArgs {
+    /// A GGUF file; of a model in several files, the first [default: the small model that
+    /// came with the repository]
+    #[arg(short, long, value_name = "PATH", conflicts_with = "hf")]
+    model: Option<PathBuf>,
+
+    /// Download a model, once: OWNER/REPO:Q4_K_M
+    ///
+    /// Needs the feature `hf`. What follows the colon chooses among the repository's GGUF
+    /// files by a part of their names; a repository with a single model needs none. Files
+    /// are kept below ~/.cache/huggingface or $HF_HOME; $HF_ENDPOINT names another server.
+    #[arg(long, value_name = "OWNER/REPO[:QUANT]")]
+    hf: Option<HubModel>,
+
+    /// Keep the routed experts of all layers in system memory
+    #[arg(long, conflicts_with = "n_cpu_moe")]
+    cpu_moe: bool,
+
+    /// Keep the routed experts of the first N blocks in system memory
+    #[arg(long, value_name = "N")]
+    n_cpu_moe: Option<u32>,
+
+    /// Place the tensors that a regular expression finds; may be repeated
+    ///
+    /// Tried before --cpu-moe and --n-cpu-moe. A comma of the expression is written "\,".
+    #[arg(short, long, value_name = "REGEX=BUFFER,...")]
+    override_tensor: Vec<String>,
+
+    /// Layers on the GPUs, counted from the last [default: all]
+    #[arg(long, visible_alias = "n-gpu-layers", value_name = "N")]
+    gpu_layers: Option<u32>,
+
+    /// GPUs to use, such as CUDA0,CUDA1, or "none" [default: all, and all RPC devices]
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
+    device: Vec<String>,
+
+    /// Workers whose devices are used too: examples/rpc_worker is one
+    ///
+    /// Needs the feature `rpc`. No authentication, no encryption: private networks only.
+    #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',')]
+    rpc: Vec<String>,
+}
+
+impl ModelArgs {
+    /// The model's files, downloaded if that is needed.
+    ///
+    /// # Errors
+    /// If a download fails, or there is no model by default.
+    pub fn source(&self) -> Result<ModelSource> {
+        match (&self.model, &self.hf) {
+            (Some(path), _) => Ok(path.into()),
+            (None, Some(model)) => Ok(model.fetch()?.into()),
+            (None, None) => {
+                let path = bundled_model();
+                if path.exists() {
+                    Ok(path.into())
+                } else {
+                    let path = path.display();
+                    Err(format!("'{path}' is not there; name a model with --model").into())
+                }
+            }
+        }
+    }
+
+    /// How to load it. Connects to the workers.
+    ///
+    /// # Errors
+    /// For an unknown device, a worker that does not answer, a rule that is none.
+    pub fn params(&self, backend: &Backend) -> Result<ModelParams> {
+        self.add_rpc_servers(backend)?;
+        let mut params = ModelParams::default();
+        for rules in &self.override_tensor {
+            params = params
+                .with_override_str(rules)
+                .map_err(|error| format!("--override-tensor {rules}: {error}"))?;
+        }
+        if self.cpu_moe {
+            params = params.with_cpu_moe_all();
+        }
+        if let Some(n) = self.n_cpu_moe {
+            params = params.with_n_cpu_moe(n);
+        }
+        if let Some(n) = self.gpu_layers {
+            params = params.with_n_gpu_layers(n);
+        }
+        if self.device == ["none"] {
+            params = params.with_devices([]);
+        } else if !self.device.is_empty() {
+            let devices: Result<Vec<_>, _> = self
+                .device
+                .iter()
+                .map(|name| backend.device(name))
+                .collect();
+            params = params.with_devices(devices?);
+        }
+        Ok(params)
+    }
+
+    /// Loads it, with a progress bar.
+    ///
+    /// # Errors
+    /// As the two above, and whatever [`Model::load`] finds.
+    pub fn load(&self, backend: &Backend) -> Result<Model> {
+        let params = self.params(backend)?;
+        let source = self.source()?;
+        let bar = ShareBar::new("loading");
+        let model = Model::load_with_progress(backend, source, params, |share| {
+            bar.set(share);
+            ControlFlow::Continue(())
+        })?;
+        Ok(model)
+    }
+
+    #[cfg(feature = "rpc")]
+    fn add_rpc_servers(&self, backend: &Backend) -> Result<()> {
+        for endpoint in &self.rpc {
+            backend
+                .add_rpc_server(endpoint.as_str())
+                .map_err(|error| format!("--rpc {endpoint}: {error}"))?;
+        }
+        Ok(())
+    }
+
+    #[cfg(not(feature = "rpc"))]
+    fn add_rpc_servers(&self, _: &Backend) -> Result<()> {
+        match self.rpc.first() {
+            None => Ok(()),
+            Some(endpoint) => Err(format!(
+                "--rpc {endpoint}: built without the feature `rpc`; add --features rpc to cargo's options"
+            )
+            .into()),
+        }
+    }
+}

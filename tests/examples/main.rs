@@ -1,0 +1,16 @@
+//! The example programs, run as a person or a script runs them.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod bad_input;
+mod chat;
+mod embed;
+#[cfg(feature = "hf")]
+mod hub;
+#[cfg(feature = "hf")]
+mod hub_server;
+mod programs;
+#[cfg(feature = "rpc")]
+mod rpc;
+mod simple;
