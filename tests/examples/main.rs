@@ -4,6 +4,7 @@
 mod support;
 
 mod bad_input;
+mod bundled;
 mod chat;
 mod embed;
 #[cfg(feature = "hf")]
