@@ -1,4 +1,72 @@
-//! Mixture-of-Experts models bigger than the GPU, on llama.cpp.
+//! Mixture-of-Experts models bigger than the GPU, on llama.cpp: experts in system memory,
+//! attention, router, shared experts and KV cache in the GPU's, and proof of where every
+//! tensor went.
+//!
+//! ```no_run
+//! use llama_moe::{Backend, ChatParams, Model, ModelParams};
+//!
+//! # fn main() -> llama_moe::Result<()> {
+//! let backend = Backend::init()?; // once per process
+//! let params = ModelParams::default().with_cpu_moe_all(); // experts in RAM, the rest in VRAM
+//! let model = Model::load(&backend, "gpt-oss-20b.gguf", params)?;
+//! println!("{}", model.placement()?); // where every tensor went, in bytes
+//! let mut chat = model.chat(ChatParams::default())?;
+//! for piece in chat.say("Why is the sky blue?")? {
+//!     print!("{}", piece?);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The mechanism is llama.cpp's own, `tensor_buft_overrides`, as are `--override-tensor`
+//! (pull request 11397) and `--cpu-moe` (pull request 15077), both by @slaren. This crate
+//! makes it available to Rust: rules that own their patterns and are held against the
+//! model before it is loaded, and errors where llama.cpp would end the process.
+//!
+//! # The rooms
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`backend`] | the process: [`Backend`], [`Device`]s, workers on other machines, the log |
+//! | [`placement`] | the heart: [`TensorOverrides`], [`Pattern`]s, the report [`Placement`] |
+//! | [`model`] | [`Model`] and its [`ModelParams`], [`Vocab`], LoRA adapters |
+//! | [`context`] | [`Context`]: a [`Batch`] in, logits or embeddings out; memory and state |
+//! | [`sampler`] | [`SamplerChain`]: from logits to the next token |
+//! | [`chat`] | [`Chat`]: messages in, a streaming reply out |
+//!
+//! A [`Model`] is shared by handles; a [`Context`], a [`Sampler`] with a grammar and a [`Chat`]
+//! hold one, so nothing here has a lifetime that a struct would have to carry.
+//!
+//! # llama.cpp's options
+//!
+//! | llama.cpp | here |
+//! |---|---|
+//! | `--cpu-moe` | [`ModelParams::with_cpu_moe_all`] |
+//! | `--n-cpu-moe N` | [`ModelParams::with_n_cpu_moe`]; by MoE layers: [`with_cpu_moe_last`](ModelParams::with_cpu_moe_last), [`with_cpu_moe_first`](ModelParams::with_cpu_moe_first) |
+//! | `--n-cpu-ffn N` | [`ModelParams::with_cpu_ffn`] |
+//! | `-ot REGEX=BUFFER` | [`ModelParams::with_override`], [`with_override_str`](ModelParams::with_override_str) |
+//! | `-ngl N` | [`ModelParams::with_n_gpu_layers`] |
+//! | `-dev`, `-sm`, `-ts`, `-mg` | [`with_devices`](ModelParams::with_devices), [`with_split_mode`](ModelParams::with_split_mode), [`with_tensor_split`](ModelParams::with_tensor_split), [`with_main_gpu`](ModelParams::with_main_gpu) |
+//! | `--no-mmap`, `--mlock` | [`ModelParams::with_load_mode`] |
+//! | `-c`, `-b`, `-ub`, `-np` | [`ContextParams::with_n_ctx`], [`with_n_batch`](ContextParams::with_n_batch), [`with_n_ubatch`](ContextParams::with_n_ubatch), [`with_n_seq_max`](ContextParams::with_n_seq_max) |
+//! | `-t`, `-tb` | [`ContextParams::with_n_threads`], [`with_n_threads_batch`](ContextParams::with_n_threads_batch) |
+//! | `-fa`, `-ctk`, `-ctv` | [`with_flash_attention`](ContextParams::with_flash_attention), [`with_type_k`](ContextParams::with_type_k), [`with_type_v`](ContextParams::with_type_v) |
+//! | `--temp`, `--top-k`, `--grammar`, … | [`SamplerChain`] |
+//! | `--rpc HOST:PORT` | `Backend::add_rpc_server` (feature `rpc`) |
+//!
+//! # Features
+//!
+//! None is on by default: that is the CPU. `cuda`, `vulkan`, `metal`, `hip`, `opencl`, `rpc` and
+//! `blas` add backends; `openmp`, `portable`, `static-stdcxx`, `dynamic-link`,
+//! `dynamic-backends`, `system` and `cuda-no-vmm` say how llama.cpp is compiled and linked.
+//! Each is [`llama_sys`]'s feature of the same name, whose documentation says what it needs.
+//!
+//! # What can still end the process
+//!
+//! llama.cpp calls `abort()` where it sees no way on, and nothing can catch that. What we
+//! know of is refused before. Two holes remain: an RPC worker that goes away while a model
+//! uses it, and a model file that was made to do harm beyond what [`Model::load`] checks.
+//! Load files from strangers in a process of their own.
 #![deny(unsafe_code)]
 
 pub mod backend;
