@@ -161,6 +161,19 @@ fn what_is_no_adapter_for_the_model() {
             "{error:?}"
         );
     }
+    // Types that llama.cpp reads without asking, and ends the process.
+    for key in [
+        "general.type",
+        "general.architecture",
+        "adapter.type",
+        "adapter.lora.alpha",
+    ] {
+        let mut writer = Layout::Qwen3Moe.lora();
+        writer.u32(key, 1);
+        writer.write(&path);
+        let error = model.lora_adapter(&path).unwrap_err();
+        assert!(error.to_string().contains(key), "{error}");
+    }
     fs::write(&path, whole).unwrap();
     model.lora_adapter(&path).unwrap();
 

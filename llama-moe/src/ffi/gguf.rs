@@ -22,6 +22,15 @@ pub(crate) enum GgufValue {
     Text(String),
 }
 
+/// The types of single values that llama.cpp asserts on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum GgufKind {
+    Text,
+    U16,
+    F32,
+    Other,
+}
+
 impl GgufHeader {
     /// Reads the header at `path`, none of its data.
     pub(crate) fn read(path: &Path) -> Result<Result<Self, Failure>> {
@@ -67,10 +76,14 @@ impl GgufHeader {
         numbers.map(GgufValue::Unsigned)
     }
 
-    /// Whether `key` is there as one number of 16 bits without a sign.
-    pub(crate) fn is_u16(&self, key: &str) -> bool {
-        self.find(key)
-            .is_some_and(|kv| kv.type_ == sys::GGUF_TYPE_UINT16)
+    /// The type that `key` has; `None` if it is not there.
+    pub(crate) fn kind(&self, key: &str) -> Option<GgufKind> {
+        Some(match self.find(key)?.type_ {
+            sys::GGUF_TYPE_STRING => GgufKind::Text,
+            sys::GGUF_TYPE_UINT16 => GgufKind::U16,
+            sys::GGUF_TYPE_FLOAT32 => GgufKind::F32,
+            _ => GgufKind::Other,
+        })
     }
 
     /// The first text that occurs twice in an array of texts; empty ones do not count.

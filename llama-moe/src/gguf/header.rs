@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::check::CriticalKeys;
 use crate::error::{Error, Result};
-use crate::ffi::{GgufHeader, GgufValue};
+use crate::ffi::{GgufHeader, GgufKind, GgufValue};
 
 /// A model's tensors and the few numbers that rules need.
 #[derive(Clone, Debug)]
@@ -43,7 +43,7 @@ impl ModelHeader {
         let mut tensors = first.tensors();
         for path in rest {
             let file = read_file(path)?;
-            if !file.is_u16("split.no") {
+            if file.kind("split.no") != Some(GgufKind::U16) {
                 return Err(Error::Load {
                     path: path.clone(),
                     reason: "split.no is missing or no 16-bit number: this is no part of a model"
@@ -126,7 +126,7 @@ fn number(header: &GgufHeader, key: &str) -> Option<u64> {
 }
 
 /// Whether there is a file that can be read.
-pub(crate) fn check_readable(path: &Path) -> Result<()> {
+fn check_readable(path: &Path) -> Result<()> {
     let unreadable = |source| Error::File {
         path: path.to_owned(),
         source,
@@ -138,7 +138,7 @@ pub(crate) fn check_readable(path: &Path) -> Result<()> {
 }
 
 /// Reads one file's header, telling a file that cannot be read from one that is no GGUF.
-fn read_file(path: &Path) -> Result<GgufHeader> {
+pub(super) fn read_file(path: &Path) -> Result<GgufHeader> {
     check_readable(path)?;
     GgufHeader::read(path)?.map_err(|failure| Error::Load {
         path: path.to_owned(),

@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Model, Token};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ffi::LoraHandle;
-use crate::gguf::check_readable;
+use crate::gguf::check_adapter;
 
 /// An adapter that cannot be loaded or used.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -72,12 +72,18 @@ impl Model {
     /// for this model.
     pub fn lora_adapter(&self, path: impl AsRef<Path>) -> Result<LoraAdapter> {
         let path = path.as_ref();
-        check_readable(path)?;
-        let loaded = LoraHandle::load(self.handle(), path)?;
-        let handle = loaded.map_err(|failure| LoraError::Load {
+        let refused = |reason| LoraError::Load {
             path: path.to_owned(),
-            reason: failure.reason,
-        })?;
+            reason,
+        };
+        check_adapter(path)
+            .map_err(|error| match error {
+                Error::Load { reason, .. } => refused(reason).into(),
+                error => error,
+            })?
+            .map_err(refused)?;
+        let loaded = LoraHandle::load(self.handle(), path)?;
+        let handle = loaded.map_err(|failure| refused(failure.reason))?;
         Ok(LoraAdapter(Arc::new(Inner {
             handle,
             model: self.clone(),
