@@ -47,7 +47,7 @@
 //! | `-ot REGEX=BUFFER` | [`ModelParams::with_override`], [`with_override_str`](ModelParams::with_override_str) |
 //! | `-ngl N` | [`ModelParams::with_n_gpu_layers`] |
 //! | `-dev`, `-sm`, `-ts`, `-mg` | [`with_devices`](ModelParams::with_devices), [`with_split_mode`](ModelParams::with_split_mode), [`with_tensor_split`](ModelParams::with_tensor_split), [`with_main_gpu`](ModelParams::with_main_gpu) |
-//! | `--no-mmap`, `--mlock` | [`ModelParams::with_load_mode`] |
+//! | `-lm MODE` | [`ModelParams::with_load_mode`] |
 //! | `-c`, `-b`, `-ub`, `-np` | [`ContextParams::with_n_ctx`], [`with_n_batch`](ContextParams::with_n_batch), [`with_n_ubatch`](ContextParams::with_n_ubatch), [`with_n_seq_max`](ContextParams::with_n_seq_max) |
 //! | `-t`, `-tb` | [`ContextParams::with_n_threads`], [`with_n_threads_batch`](ContextParams::with_n_threads_batch) |
 //! | `-fa`, `-ctk`, `-ctv` | [`with_flash_attention`](ContextParams::with_flash_attention), [`with_type_k`](ContextParams::with_type_k), [`with_type_v`](ContextParams::with_type_v) |
@@ -64,9 +64,10 @@
 //! # What can still end the process
 //!
 //! llama.cpp calls `abort()` where it sees no way on, and nothing can catch that. What we
-//! know of is refused before. Two holes remain: an RPC worker that goes away while a model
-//! uses it, and a model file that was made to do harm beyond what [`Model::load`] checks.
-//! Load files from strangers in a process of their own.
+//! know of is refused before. What remains: an RPC worker that goes away while a model uses
+//! it; a CUDA or HIP call that fails during a computation, for want of GPU memory for
+//! instance; and a file or a saved state that was made to do harm beyond what is checked.
+//! Load what strangers made in a process of its own.
 #![deny(unsafe_code)]
 
 pub mod backend;

@@ -254,8 +254,7 @@ impl ModelParams {
     /// they page-locked or repacked, which mapped weights never are.
     /// [`Model::load_mode`](crate::Model::load_mode) tells which it was.
     #[must_use]
-    #[doc(alias = "--no-mmap")]
-    #[doc(alias = "--mlock")]
+    #[doc(alias = "--load-mode")]
     pub fn with_load_mode(mut self, mode: LoadMode) -> Self {
         self.load_mode = Some(mode);
         self
@@ -513,7 +512,7 @@ impl fmt::Display for LoadMode {
             Self::Mmap => "mmap",
             Self::Mlock => "mlock",
             Self::MmapMlock => "mmap+mlock",
-            Self::DirectIo => "direct-io",
+            Self::DirectIo => "dio",
         })
     }
 }
