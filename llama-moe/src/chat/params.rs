@@ -43,7 +43,8 @@ pub struct ChatParams {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Overflow {
-    /// A prompt that does not fit is [`ChatError::PromptTooLong`](crate::ChatError::PromptTooLong), told before anything is
+    /// A prompt that does not fit is
+    /// [`ChatError::PromptTooLong`](crate::ChatError::PromptTooLong), told before anything is
     /// computed; a reply that reaches the end of the context ends with
     /// [`FinishReason::ContextFull`](crate::FinishReason::ContextFull).
     #[default]

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Ends computations of the contexts it was given to, from any thread.
 ///
-/// Given to a context by [`ContextParams::with_abort_token`](crate::ContextParams::with_abort_token).
+/// Given to a context by
+/// [`ContextParams::with_abort_token`](crate::ContextParams::with_abort_token).
 /// Once it is pulled, the decode that is under way ends with
 /// [`DecodeError::Aborted`](crate::DecodeError::Aborted), and so does every later one
 /// until [`reset`](Self::reset).

@@ -133,6 +133,8 @@ impl Context {
 
     /// Adds no vector any more.
     ///
+    /// Rests on `llama_set_adapter_cvec`.
+    ///
     /// # Errors
     /// [`Error::Llama`](crate::Error::Llama) if llama.cpp fails.
     pub fn clear_control_vector(&mut self) -> Result<()> {

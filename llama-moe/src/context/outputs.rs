@@ -108,7 +108,10 @@ impl Context {
         logits.ok_or(OutputError::NotAskedFor { index }.into())
     }
 
-    /// The logits of the last token of the last batch whose output was asked for.
+    /// The logits of the last token of the last batch whose output was asked for: one for each
+    /// token of the vocabulary.
+    ///
+    /// Rests on `llama_get_logits_ith`.
     ///
     /// # Errors
     /// [`OutputError`] if there are none.

@@ -140,6 +140,9 @@ impl Context {
 
     /// Saves the state to a file, together with tokens: those of a conversation, say.
     ///
+    /// Rests on `llama_state_get_data`: the file is this crate's, not one of
+    /// `llama_state_save_file`.
+    ///
     /// # Errors
     /// As [`save_state`](Self::save_state); [`Error::File`] if the file cannot be written.
     pub fn save_state_file(&mut self, path: impl AsRef<Path>, tokens: &[Token]) -> Result<()> {
@@ -149,6 +152,8 @@ impl Context {
 
     /// Restores a state from a file and returns the tokens that were saved with it.
     ///
+    /// Rests on `llama_state_set_data`.
+    ///
     /// # Errors
     /// As [`load_state`](Self::load_state); [`Error::File`] if the file cannot be read.
     pub fn load_state_file(&mut self, path: impl AsRef<Path>) -> Result<Vec<Token>> {
@@ -156,6 +161,8 @@ impl Context {
     }
 
     /// Saves the state of a sequence to a file, together with tokens.
+    ///
+    /// Rests on `llama_state_seq_get_data_ext`.
     ///
     /// # Errors
     /// As [`save_state_seq`](Self::save_state_seq); [`Error::File`] if the file cannot be
@@ -172,6 +179,8 @@ impl Context {
 
     /// Restores the state of a sequence from a file and returns the tokens that were saved
     /// with it.
+    ///
+    /// Rests on `llama_state_seq_set_data_ext`.
     ///
     /// # Errors
     /// As [`load_state_seq`](Self::load_state_seq); [`Error::File`] if the file cannot be

@@ -183,30 +183,40 @@ impl Model {
 
     /// Whether it has an encoder: its input goes through
     /// [`Context::encode`](crate::Context::encode).
+    ///
+    /// Rests on `llama_model_has_encoder`.
     #[must_use]
     pub fn has_encoder(&self) -> bool {
         self.handle().has(ModelTrait::Encoder)
     }
 
     /// Whether it has a decoder.
+    ///
+    /// Rests on `llama_model_has_decoder`.
     #[must_use]
     pub fn has_decoder(&self) -> bool {
         self.handle().has(ModelTrait::Decoder)
     }
 
     /// Whether its memory is a state instead of a KV cache (Mamba, RWKV).
+    ///
+    /// Rests on `llama_model_is_recurrent`.
     #[must_use]
     pub fn is_recurrent(&self) -> bool {
         self.handle().has(ModelTrait::Recurrent)
     }
 
     /// Whether it has both (Jamba, Granite 4).
+    ///
+    /// Rests on `llama_model_is_hybrid`.
     #[must_use]
     pub fn is_hybrid(&self) -> bool {
         self.handle().has(ModelTrait::Hybrid)
     }
 
     /// Whether it generates by diffusion.
+    ///
+    /// Rests on `llama_model_is_diffusion`.
     #[must_use]
     pub fn is_diffusion(&self) -> bool {
         self.handle().has(ModelTrait::Diffusion)

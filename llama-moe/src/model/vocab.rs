@@ -395,9 +395,10 @@ impl Vocab {
     /// end within a character.
     ///
     /// The space that some vocabularies put before the first word is taken away, unless
-    /// a special token precedes it; and some vocabularies take away spaces before punctuation. `remove_special` leaves out
-    /// the tokens that [`tokenize`](Self::tokenize) adds around a text;
-    /// `unparse_special` writes control tokens as text, which otherwise have none.
+    /// a special token precedes it; and some vocabularies take away spaces before
+    /// punctuation. `remove_special` leaves out the tokens that
+    /// [`tokenize`](Self::tokenize) adds around a text; `unparse_special` writes control
+    /// tokens as text, which otherwise have none.
     ///
     /// Rests on `llama_detokenize`.
     ///
@@ -429,8 +430,10 @@ impl Vocab {
 
     /// As [`detokenize`](Self::detokenize), with U+FFFD in place of what is not UTF-8.
     ///
+    /// Rests on `llama_detokenize`.
+    ///
     /// # Errors
-    /// As `detokenize`.
+    /// As [`detokenize`](Self::detokenize).
     pub fn detokenize_lossy(
         &self,
         tokens: &[Token],

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use crate::ffi::Regex;
 
 /// The routed experts of a block, as llama.cpp's `--cpu-moe` finds them: gate, up, down
-/// and the fused gate-and-up, with their biases and scales, and GroveMoE's chunk experts. The router
-/// (`ffn_gate_inp`) and shared experts (`_shexp`) do not match.
+/// and the fused gate-and-up, with their biases and scales, and GroveMoE's chunk experts. The
+/// router (`ffn_gate_inp`) and shared experts (`_shexp`) do not match.
 const EXPERTS: &str = r"\.ffn_(up|down|gate|gate_up)_(ch|)exps";
 
 /// The feed-forward tensors of a dense block.

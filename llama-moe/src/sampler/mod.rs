@@ -84,6 +84,8 @@ pub struct SamplerPerf {
 impl Sampler {
     /// The most likely token, always.
     ///
+    /// Rests on `llama_sampler_init_greedy`.
+    ///
     /// # Errors
     /// None but a lack of memory.
     pub fn greedy() -> Result<Self> {
@@ -91,6 +93,8 @@ impl Sampler {
     }
 
     /// A token drawn by the probabilities that the model gives.
+    ///
+    /// Rests on `llama_sampler_init_dist`.
     ///
     /// # Errors
     /// [`SamplerError::Parameter`] for the seed `u32::MAX`.
@@ -155,9 +159,9 @@ impl Sampler {
     ///
     /// # Errors
     /// [`VocabError`](crate::VocabError) if a token is not in the vocabulary that the sampler
-    /// is for; [`SamplerError`] if a logit is not a number or infinite, or a sampler leaves nothing to choose from;
-    /// [`Error::CallbackPanicked`](crate::Error::CallbackPanicked) if a sampler written in
-    /// Rust panics.
+    /// is for; [`SamplerError`] if a logit is not a number or infinite, or a sampler leaves
+    /// nothing to choose from; [`Error::CallbackPanicked`](crate::Error::CallbackPanicked) if
+    /// a sampler written in Rust panics.
     pub fn apply(&mut self, candidates: &mut Candidates) -> Result<Token> {
         if let Some(vocab) = &self.vocab {
             let known = 0..i32::try_from(vocab.n_tokens()).unwrap_or(i32::MAX);
@@ -176,9 +180,10 @@ impl Sampler {
     ///
     /// # Errors
     /// [`SamplerError::NotAllowed`] if a grammar does not allow the token, and nothing has
-    /// changed then; [`VocabError`](crate::VocabError) if there is no such token; [`Error::Llama`](crate::Error::Llama) if the
-    /// text starts a lazy grammar but does not fit it, and the grammar is then at its start
-    /// again; [`Error::CallbackPanicked`](crate::Error::CallbackPanicked).
+    /// changed then; [`VocabError`](crate::VocabError) if there is no such token;
+    /// [`Error::Llama`](crate::Error::Llama) if the text starts a lazy grammar but does not
+    /// fit it, and the grammar is then at its start again;
+    /// [`Error::CallbackPanicked`](crate::Error::CallbackPanicked).
     pub fn accept(&mut self, token: Token) -> Result<()> {
         if let Some(vocab) = &self.vocab {
             vocab.check(token)?;
