@@ -46,10 +46,11 @@ impl Interrupt {
 
     /// Runs `work` with Ctrl-C pulling the token.
     pub fn guard<T>(&self, work: impl FnOnce() -> T) -> T {
+        // At the beginning: a pull that came when the last work had just ended is of no use.
+        self.token.reset();
         self.busy.store(true, Ordering::SeqCst);
         let result = work();
         self.busy.store(false, Ordering::SeqCst);
-        self.token.reset();
         result
     }
 }
