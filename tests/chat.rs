@@ -760,6 +760,11 @@ fn a_prompt_begins_with_one_bos() {
     let without = n_prompt("<|im_start|>{{ messages[0].content }}");
     let with = n_prompt("{{ bos_token }}<|im_start|>{{ messages[0].content }}");
     assert_eq!(with, without);
+
+    let messages = [Message::user("one two three")];
+    let template = ChatTemplate::of(&MODEL).unwrap();
+    let tokens = template.tokenize(&MODEL.vocab(), &messages, &RenderOptions::default());
+    assert_eq!(tokens.unwrap(), prompt(&messages));
 }
 
 #[test]

@@ -269,16 +269,8 @@ impl Chat {
     fn prompt(&self) -> Result<Vec<Token>> {
         let (head, rest) = self.messages.split_at(self.head_len());
         let rest = rest.get(self.n_left_out..).unwrap_or_default();
-        let text = self.template.render(&[head, rest].concat(), &self.render)?;
-        let mut tokens = self.vocab.tokenize(&text, false, true)?;
-        // Most templates write the token themselves, and twice would be once too often.
-        if self.vocab.adds_bos() && tokens.first().copied() != self.vocab.bos() {
-            tokens.splice(0..0, self.vocab.bos());
-        }
-        if tokens.is_empty() {
-            return Err(ChatError::EmptyPrompt.into());
-        }
-        Ok(tokens)
+        self.template
+            .tokenize(&self.vocab, &[head, rest].concat(), &self.render)
     }
 
     /// Instructions at the beginning.

@@ -9,7 +9,7 @@ use super::error::ChatError;
 use super::jinja::Jinja;
 use super::message::Message;
 use crate::error::Result;
-use crate::model::{Model, Token};
+use crate::model::{Model, Token, Vocab};
 
 /// How a model wants a conversation written down.
 ///
@@ -193,6 +193,35 @@ impl ChatTemplate {
             }
             Kind::Builtin(name) => builtin::render(name, messages, options),
         }
+    }
+
+    /// The prompt for a conversation as tokens, ready for a [`Batch`](crate::Batch): what a
+    /// [`Chat`](crate::Chat) computes.
+    ///
+    /// Control tokens are found in the text. The token that begins a text is put before it
+    /// once, where the vocabulary wants it, whether the template writes it or not.
+    ///
+    /// Rests on `llama_tokenize`.
+    ///
+    /// # Errors
+    /// As [`render`](Self::render) and [`Vocab::tokenize`]; [`ChatError::EmptyPrompt`] if the
+    /// template makes nothing of the conversation.
+    pub fn tokenize(
+        &self,
+        vocab: &Vocab,
+        messages: &[Message],
+        options: &RenderOptions,
+    ) -> Result<Vec<Token>> {
+        let text = self.render(messages, options)?;
+        let mut tokens = vocab.tokenize(&text, false, true)?;
+        // Most templates write the token themselves, and twice would be once too often.
+        if vocab.adds_bos() && tokens.first().copied() != vocab.bos() {
+            tokens.splice(0..0, vocab.bos());
+        }
+        if tokens.is_empty() {
+            return Err(ChatError::EmptyPrompt.into());
+        }
+        Ok(tokens)
     }
 }
 
