@@ -66,8 +66,9 @@
 //! llama.cpp calls `abort()` where it sees no way on, and nothing can catch that. What we
 //! know of is refused before. What remains: an RPC worker that goes away while a model uses
 //! it; a CUDA or HIP call that fails during a computation, for want of GPU memory for
-//! instance; and a file or a saved state that was made to do harm beyond what is checked.
-//! Load what strangers made in a process of its own.
+//! instance; and a file, a saved state or replaced metadata
+//! ([`ModelParams::with_kv_override`]) that does harm beyond what is checked. Load what
+//! strangers made in a process of its own.
 #![deny(unsafe_code)]
 
 pub mod backend;
