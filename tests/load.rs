@@ -324,6 +324,11 @@ fn without_weights_there_is_a_placement_of_nothing() {
     let model = Model::load(&backend(), &path, params).unwrap();
     assert!(model.is_vocab_only());
     assert!(model.placement().unwrap().tensors().is_empty());
+    // llama.cpp aborts when it is asked for the heads of a layer that is not there.
+    assert_eq!(
+        (model.n_layer(), model.n_head(), model.n_head_kv()),
+        (0, 0, 0)
+    );
 }
 
 #[test]

@@ -227,6 +227,12 @@ impl ModelHandle {
     /// A whole number that llama.cpp tells of the model.
     pub(crate) fn number(&self, which: ModelNumber) -> i64 {
         let model = self.as_ptr();
+        // llama.cpp looks at the first layer for these, and aborts where only the vocabulary
+        // was loaded.
+        let of_first_layer = matches!(which, ModelNumber::Head | ModelNumber::HeadKv);
+        if of_first_layer && self.n_blocks() == 0 {
+            return 0;
+        }
         // SAFETY: a live model; each getter only reads what loading has set.
         unsafe {
             match which {
@@ -247,6 +253,11 @@ impl ModelHandle {
                 ModelNumber::RopeType => i64::from(sys::llama_model_rope_type(model)),
             }
         }
+    }
+
+    /// All layers, those for multi-token prediction among them.
+    fn n_blocks(&self) -> i64 {
+        self.number(ModelNumber::Layer) + self.number(ModelNumber::LayerNextn)
     }
 
     /// The number of experts per layer, 0 for a dense model.
