@@ -214,6 +214,7 @@ fn experts_go_to_the_device_that_is_named() {
     for target in [
         Target::from(worker.device),
         Target::Named(worker.device.buffer_type_name().expect("a name")),
+        Target::Named(worker.device.name()),
     ] {
         let params = on_worker(worker.device)
             .with_n_gpu_layers(0)
@@ -256,12 +257,18 @@ fn llama_cpp_s_own_syntax() {
         .with_n_gpu_layers(0)
         .with_override_str(&text)
         .expect("two rules");
-    let placement = placement(&path, params);
-    for tensor in placement.tensors() {
+    let long = placement(&path, params);
+    for tensor in long.tensors() {
         let on_device =
             tensor.name.contains("ffn_gate_exps") || tensor.name.contains("ffn_down_exps");
         assert_eq!(!tensor.is_host, on_device, "{}", tensor.name);
     }
+
+    let params = on_worker(worker.device)
+        .with_n_gpu_layers(0)
+        .with_override_str(r"ffn_up_exps=CPU,ffn_(gate|down)_exps=RPC0")
+        .expect("two rules");
+    assert_eq!(placement(&path, params).tensors(), long.tensors());
 }
 
 #[test]

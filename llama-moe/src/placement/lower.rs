@@ -360,12 +360,16 @@ impl DevicesInUse {
     }
 
     fn by_buffer_type(&self, name: &str) -> Result<Device> {
-        self.known
-            .iter()
-            .find(|device| {
-                let buffer_type = device.buffer_type_name();
-                buffer_type.is_some_and(|buffer_type| buffer_type.eq_ignore_ascii_case(name))
-            })
+        let is_buffer_type = |device: &&Device| {
+            let buffer_type = device.buffer_type_name();
+            buffer_type.is_some_and(|buffer_type| buffer_type.eq_ignore_ascii_case(name))
+        };
+        // The buffer type of `RPC0` is called `RPC0[127.0.0.1:50052]`; `-ot` knows no shorter name.
+        let is_device = |device: &&Device| device.name().eq_ignore_ascii_case(name);
+        let known = || self.known.iter();
+        known()
+            .find(is_buffer_type)
+            .or_else(|| known().find(is_device))
             .copied()
             .ok_or_else(|| Error::UnknownDevice {
                 name: name.to_owned(),

@@ -170,7 +170,8 @@ impl TensorOverrides {
 
     /// Rules in the syntax of llama.cpp's `-ot`: `PATTERN=BUFFER_TYPE`, several of them
     /// with commas between. A comma inside of a pattern is written `\,`. The buffer type is
-    /// what follows the last `=`, and is looked up when a model is loaded.
+    /// what follows the last `=`, and is looked up when a model is loaded; a device's name
+    /// will do, which matters for RPC devices, whose buffer types have long names.
     ///
     /// # Errors
     /// [`OverrideError::Syntax`] and [`PatternError`](super::PatternError).
