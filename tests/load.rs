@@ -232,7 +232,62 @@ fn progress_is_told_and_can_end_the_load() {
         matches!(&error, Err(Error::CallbackPanicked { message, .. }) if message == "not my day"),
         "{error:?}"
     );
+    struct PanicsAgain;
+    impl Drop for PanicsAgain {
+        fn drop(&mut self) {
+            panic!("and again");
+        }
+    }
+    let error = Model::load_with_progress(&backend(), &path, on_cpu(), |_| {
+        std::panic::panic_any(PanicsAgain)
+    });
+    assert!(
+        matches!(error, Err(Error::CallbackPanicked { .. })),
+        "{error:?}"
+    );
     assert!(Model::load(&backend(), &path, on_cpu()).is_ok());
+}
+
+#[test]
+fn numa_is_chosen_before_the_first_model() {
+    load(Layout::Qwen3Moe, on_cpu()).unwrap();
+    let error = backend().numa_init(llama_moe::NumaStrategy::Isolate);
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("loaded before"), "{error}");
+}
+
+/// A load holds the devices for reading; waiting for oneself would never end.
+#[cfg(feature = "rpc")]
+#[test]
+fn a_progress_callback_may_use_the_backend() {
+    use std::time::Duration;
+    use std::{sync::mpsc, thread};
+
+    let (_dir, path) = file(Layout::Qwen3Moe);
+    let (finished, told) = mpsc::channel();
+    thread::spawn(move || {
+        let backend = backend();
+        let mut others = None;
+        let params = on_cpu;
+        let outer = Model::load_with_progress(&backend, &path, params(), |_| {
+            others.get_or_insert_with(|| {
+                // A writer that waits makes a second reader wait for it.
+                thread::spawn(move || backend.add_rpc_server("127.0.0.1:1").map(drop));
+                thread::sleep(Duration::from_millis(200));
+                let added = backend.add_rpc_server("127.0.0.1:1");
+                let inner = Model::load(&backend, &path, params());
+                (backend.devices().len(), added, inner)
+            });
+            ControlFlow::Continue(())
+        });
+        finished.send((outer, others)).unwrap();
+    });
+    let (outer, others) = told
+        .recv_timeout(Duration::from_secs(60))
+        .expect("a load that ends");
+    let (n_devices, added, inner) = others.expect("a callback that was called");
+    assert!(outer.is_ok() && inner.is_ok() && n_devices > 0);
+    assert!(matches!(added, Err(Error::Parameter { .. })), "{added:?}");
 }
 
 #[test]

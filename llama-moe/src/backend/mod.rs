@@ -17,16 +17,18 @@
 
 mod device;
 mod numa;
+mod registry;
 #[cfg(feature = "rpc")]
 mod rpc;
 
 use std::path::Path;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use once_cell::sync::OnceCell;
 
 pub use device::{Device, DeviceMemory, DeviceType};
 pub use numa::NumaStrategy;
+pub(crate) use numa::settle_numa;
+pub(crate) use registry::read_registry;
 #[cfg(feature = "rpc")]
 pub use rpc::{RpcServer, RpcWorker};
 
@@ -34,10 +36,6 @@ use crate::error::{Error, Result};
 use crate::ffi;
 
 static INITIALISED: OnceCell<()> = OnceCell::new();
-
-/// ggml's registry of devices is not synchronised: readers hold this shared, whoever
-/// adds to it alone.
-static REGISTRY: RwLock<()> = RwLock::new(());
 
 /// llama.cpp, initialised for this process.
 ///
@@ -129,10 +127,4 @@ impl Backend {
         devices.retain(|device| device.device_type().is_gpu());
         devices
     }
-}
-
-/// Held while the registry is read: by device lists, loads and context creation.
-pub(crate) fn read_registry() -> RwLockReadGuard<'static, ()> {
-    // The lock guards no data of ours, so a panic elsewhere has left nothing half done.
-    REGISTRY.read().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use super::params::{LoadMode, ModelParams};
 use super::source::ModelSource;
 use super::{Inner, Model};
-use crate::backend::{Backend, read_registry};
+use crate::backend::{Backend, read_registry, settle_numa};
 use crate::error::{Error, Result};
 use crate::ffi::{DeviceHandle, LoadFailure, LoadRequest, LoadSource, ModelHandle, ModelNumber};
 use crate::gguf::ModelHeader;
@@ -81,6 +81,7 @@ fn load(
         .devices()
         .map(|devices| devices.iter().map(|device| device.handle()).collect());
     let raw = overrides.raw();
+    settle_numa();
     let loaded = {
         let _registry = read_registry();
         let request = LoadRequest {
