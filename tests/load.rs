@@ -170,7 +170,25 @@ fn metadata_that_llama_cpp_asserts_on_is_refused() {
     other.write(&paths[1]);
     assert!(fails(&paths[0]).to_string().contains("split.no"));
 
+    let many = dir.path().join(format!("m-00001-of-{}.gguf", u64::MAX));
+    let mut writer = Layout::Qwen3Moe.writer();
+    writer.u64("split.count", u64::MAX);
+    writer.write(&many);
+    assert!(fails(&many).to_string().contains("split.count"));
+
+    // Rules that are worked out without a load need sound numbers too.
+    let mut writer = Layout::Qwen3Moe.writer();
+    writer.u32("qwen3moe.block_count", u32::MAX);
+    writer.write(&path);
+    let params = on_cpu().with_cpu_moe_layers(..);
+    let error = params.overrides().lower(&backend(), &path, &params);
+    assert!(error.unwrap_err().to_string().contains("block_count"));
+
     // What is replaced while loading counts too.
+    let cubic = KvOverride::Text("cubic".to_owned());
+    let params = on_cpu().with_kv_override(arch("rope.scaling.type"), cubic);
+    let error = load(Layout::Qwen3Moe, params).unwrap_err();
+    assert!(error.to_string().contains("cubic"), "{error}");
     for (key, value) in [
         ("expert_used_count", 9),
         ("expert_count", -1),
@@ -342,6 +360,32 @@ fn metadata_can_be_replaced() {
         let error = load(Layout::Qwen3Moe, params).unwrap_err();
         assert!(matches!(error, Error::Parameter { .. }), "{error}");
     }
+    // An empty key would end llama.cpp's list; the others are only asserted on, some of them
+    // once the model computes.
+    for (key, value) in [
+        ("", KvOverride::Int(1)),
+        ("general.architecture", KvOverride::Text("llama".into())),
+        ("tokenizer.ggml.model", KvOverride::Text("bert".into())),
+        ("split.count", KvOverride::Int(3)),
+        ("qwen3moe.rope.dimension_count", KvOverride::Int(0)),
+    ] {
+        let params = on_cpu().with_kv_override(key, value);
+        let error = load(Layout::Qwen3Moe, params).unwrap_err();
+        assert!(
+            matches!(&error, Error::Parameter { parameter, .. } if *parameter == "with_kv_override"),
+            "{key}: {error:?}"
+        );
+    }
+    // llama.cpp does not look for this one where the file has none, and then asserts.
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    let mut writer = Layout::Qwen3Moe.writer();
+    writer.remove(key);
+    writer.write(&path);
+    let params = on_cpu().with_kv_override(key, KvOverride::Int(2));
+    let error = Model::load(&backend(), &path, params).unwrap_err();
+    assert!(error.to_string().contains("no expert is used"), "{error}");
+
     let nul = on_cpu().with_kv_override("k\0", KvOverride::Float(0.5));
     assert!(matches!(
         load(Layout::Qwen3Moe, nul),
@@ -358,6 +402,7 @@ fn parameters_that_cannot_work() {
         on_cpu().with_tensor_split([-1.0, 2.0]),
         on_cpu().with_tensor_split([0.0, 0.0]),
         on_cpu().with_tensor_split(vec![1.0; 1000]),
+        on_cpu().with_tensor_split([f32::MAX, f32::MAX]),
     ] {
         let error = load(Layout::Qwen3Moe, params).unwrap_err();
         assert!(matches!(error, Error::Parameter { .. }), "{error:?}");

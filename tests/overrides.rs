@@ -375,6 +375,22 @@ fn rules_that_cannot_be_applied_are_errors() {
 }
 
 #[test]
+fn parts_are_for_devices_that_there_are() {
+    let worker = worker();
+    let (_dir, path) = file(Layout::Qwen3Moe);
+    let load = |parts: &[f32]| {
+        let params = on_worker(worker.device).with_tensor_split(parts);
+        Model::load(&backend(), &path, params)
+    };
+    assert!(load(&[1.0]).is_ok() && load(&[1.0, 0.0]).is_ok());
+    // llama.cpp would ignore the second part, and with it the whole split in the second case.
+    for parts in [[1.0, 1.0], [0.0, 1.0]] {
+        let error = load(&parts).unwrap_err();
+        assert!(error.to_string().contains("given 1 devices"), "{error}");
+    }
+}
+
+#[test]
 fn a_dense_model_has_no_experts_to_move() {
     let (_dir, path) = file(Layout::Dense);
     let error = refused(&path, support::on_cpu().with_cpu_moe_all());

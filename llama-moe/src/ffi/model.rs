@@ -417,6 +417,13 @@ fn raw_kv_overrides(pairs: &[(String, KvValue)]) -> Result<Vec<sys::llama_model_
     for (key, value) in pairs {
         // SAFETY: zero is a valid value of this plain struct.
         let mut entry = unsafe { std::mem::zeroed::<sys::llama_model_kv_override>() };
+        if key.is_empty() {
+            return Err(Error::Parameter {
+                parameter: "with_kv_override",
+                value: "\"\"".to_owned(),
+                reason: "a key is not empty: llama.cpp's list ends with the empty key".to_owned(),
+            });
+        }
         fixed_text("metadata key", key, &mut entry.key)?;
         match value {
             KvValue::Int(number) => {

@@ -15,8 +15,10 @@ const EXPERTS_OPTIONAL: [&str; 2] = ["hunyuan_vl", "hunyuan-dense"];
 
 /// Whole numbers that the loader's assertions are about, without the architecture's name
 /// before them.
-const NUMBERS: [&str; 6] = [
+const NUMBERS: [&str; 8] = [
     "block_count",
+    "posnet.block_count",
+    "convnext.block_count",
     "nextn_predict_layers",
     "expert_count",
     "expert_used_count",
@@ -55,20 +57,37 @@ impl CriticalKeys {
     /// The largest of a key's numbers.
     fn max(&self, key: &str, replaced: &[(String, KvValue)]) -> Option<u64> {
         let of_file = self.numbers.get(key).map(Vec::as_slice).unwrap_or_default();
-        // llama.cpp replaces single numbers only, and cuts them to 32 bits.
-        let replacement = replaced
-            .iter()
-            .find(|(replaced, _)| *replaced == format!("{}.{key}", self.architecture));
-        match replacement {
-            Some((_, KvValue::Int(number))) if of_file.len() <= 1 => {
-                Some(u64::from(*number as u32))
-            }
+        // llama.cpp replaces single numbers only, and cuts them to 32 bits. One that may be an
+        // array is not even looked for if the file has none.
+        let replaceable = match of_file {
+            [] => key != "expert_used_count",
+            numbers => numbers.len() == 1,
+        };
+        match self.replacement(key, replaced) {
+            Some(KvValue::Int(number)) if replaceable => Some(u64::from(*number as u32)),
             _ => of_file.iter().max().copied(),
         }
+    }
+
+    /// What a key is replaced by, given without the architecture's name; the first one holds.
+    fn replacement<'a>(&self, key: &str, replaced: &'a [(String, KvValue)]) -> Option<&'a KvValue> {
+        let key = format!("{}.{key}", self.architecture);
+        let found = replaced.iter().find(|(replaced, _)| *replaced == key);
+        found.map(|(_, value)| value)
     }
 }
 
 impl ModelHeader {
+    /// Counts blocks as a load does that replaces these entries.
+    pub(crate) fn replace(&mut self, replaced: &[(String, KvValue)]) {
+        let count = |key| {
+            let count = self.critical.max(key, replaced).unwrap_or(0);
+            u32::try_from(count).unwrap_or(u32::MAX)
+        };
+        (self.block_count, self.nextn_blocks) =
+            (count("block_count"), count("nextn_predict_layers"));
+    }
+
     /// Finds what the loader would assert on; says which key, which value, and what would be
     /// right. `replaced` are the entries that loading replaces.
     pub(crate) fn check(
@@ -107,9 +126,18 @@ impl ModelHeader {
             let expected = format!("there are {n_layer} blocks");
             return refuse("nextn_predict_layers", n_nextn, expected);
         }
+        for key in ["posnet.block_count", "convnext.block_count"] {
+            let n = keys.max(key, replaced).unwrap_or(0);
+            if n > n_layer {
+                return refuse(key, n, format!("there are {n_layer} blocks"));
+            }
+        }
         self.check_experts(replaced)?;
 
-        let scaling = keys.rope_scaling.as_deref().unwrap_or("linear");
+        let scaling = match keys.replacement("rope.scaling.type", replaced) {
+            Some(KvValue::Text(scaling)) => scaling,
+            _ => keys.rope_scaling.as_deref().unwrap_or("linear"),
+        };
         if !matches!(scaling, "none" | "linear" | "yarn" | "longrope") {
             return Err(format!(
                 "{architecture}.rope.scaling.type = {scaling:?}: llama.cpp knows none, linear, yarn \

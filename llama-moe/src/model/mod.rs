@@ -28,6 +28,7 @@ use std::sync::Arc;
 
 pub use detokenizer::Detokenizer;
 pub use info::RopeType;
+pub(crate) use load::checked_header;
 pub use lora::{LoraAdapter, LoraError};
 pub use params::{KvOverride, LazyMode, LoadMode, ModelParams, SplitMode};
 pub use source::ModelSource;

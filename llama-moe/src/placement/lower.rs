@@ -5,7 +5,6 @@
 //! rules own their patterns; the array for the loader borrows from them.
 
 use std::fmt;
-use std::path::Path;
 
 use super::overrides::{OverrideError, TensorOverrides};
 use super::pattern::Pattern;
@@ -14,7 +13,7 @@ use crate::backend::{Backend, Device, DeviceType};
 use crate::error::{Error, Result};
 use crate::ffi::{BufferType, RawOverrides};
 use crate::gguf::ModelHeader;
-use crate::model::ModelParams;
+use crate::model::{ModelParams, ModelSource, checked_header};
 
 /// llama.cpp's `llama_max_tensor_buft_overrides`, which its loader does not check.
 const MAX_RULES: usize = 4096;
@@ -52,20 +51,21 @@ pub struct RuleMatch {
 }
 
 impl TensorOverrides {
-    /// Works the rules out for the model file at `path`, with the devices that
+    /// Works the rules out for a model, its file or files, with the devices that
     /// `params` gives it: what each takes, as [`Model::load`](crate::Model::load) does
     /// before it loads. Reads headers only.
     ///
     /// # Errors
     /// [`Error::Override`] for a rule that cannot be applied, [`Error::File`] and
-    /// [`Error::Load`] for a file that is none.
+    /// [`Error::Load`] for a file that is none, [`Error::Parameter`] for a parameter that
+    /// cannot work.
     pub fn lower(
         &self,
         backend: &Backend,
-        path: impl AsRef<Path>,
+        source: impl Into<ModelSource>,
         params: &ModelParams,
     ) -> Result<LoweredOverrides> {
-        let header = ModelHeader::read(path.as_ref())?;
+        let header = checked_header(&source.into(), params)?;
         self.lower_for(
             &header,
             params.loads_mtp(),
