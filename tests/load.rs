@@ -108,7 +108,7 @@ fn metadata_that_llama_cpp_asserts_on_is_refused() {
         }
     };
     type Change = Box<dyn Fn(&mut gguf::GgufWriter, &str)>;
-    let cases: [(&str, Change); 13] = [
+    let cases: [(&str, Change); 14] = [
         ("block_count", Box::new(u32(0))),
         ("block_count", Box::new(u32(100_000))),
         ("nextn_predict_layers", Box::new(u32(100))),
@@ -134,6 +134,7 @@ fn metadata_that_llama_cpp_asserts_on_is_refused() {
                 w.u32s(key, &[2, 2, 2, 9]);
             }),
         ),
+        ("pooling_type", Box::new(u32(99))),
         ("expert_group_count", Box::new(u32(8))),
         ("expert_group_count", Box::new(u32(2))),
         (
@@ -440,6 +441,21 @@ fn a_model_is_saved_and_loaded_again() {
     let saved = Model::load(&backend(), &path, on_cpu()).unwrap();
     assert_eq!(saved.size(), model.size());
     assert!(model.save(dir.path().join("no/such/folder.gguf")).is_err());
+    assert!(model.save(dir.path()).is_err());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no remains");
+}
+
+#[test]
+fn a_model_is_saved_over_the_file_it_is_mapped_from() {
+    let (_dir, path) = file(Layout::Qwen3Moe);
+    let mapped = || on_cpu().with_load_mode(LoadMode::Mmap);
+    let model = Model::load(&backend(), &path, mapped()).unwrap();
+    let before = support::decode::answer(&mut support::decode::context(&model));
+    model.save(&path).unwrap();
+    for model in [model, Model::load(&backend(), &path, mapped()).unwrap()] {
+        let after = support::decode::answer(&mut support::decode::context(&model));
+        assert_eq!(after, before);
+    }
 }
 
 #[test]

@@ -65,8 +65,9 @@
 //!
 //! llama.cpp calls `abort()` where it sees no way on, and nothing can catch that. What we
 //! know of is refused before. Two holes remain: an RPC worker that goes away while a model
-//! uses it, and a model file that was made to do harm beyond what [`Model::load`] checks.
-//! Load files from strangers in a process of their own.
+//! uses it, and metadata that contradicts the model beyond what [`Model::load`] checks, be it
+//! in a file that was made to do harm or through [`ModelParams::with_kv_override`]. Load files
+//! from strangers in a process of their own.
 #![deny(unsafe_code)]
 
 pub mod backend;

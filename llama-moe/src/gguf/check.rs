@@ -10,13 +10,17 @@ use crate::ffi::{GgufHeader, GgufValue, KvValue};
 const MAX_LAYERS: u64 = 512;
 const MAX_EXPERTS: u64 = 1024;
 
+/// The last of `enum llama_pooling_type`: others end the process once a context pools.
+const MAX_POOLING_TYPE: u64 = 4;
+
 /// Architectures that may name experts and have none.
 const EXPERTS_OPTIONAL: [&str; 2] = ["hunyuan_vl", "hunyuan-dense"];
 
 /// Whole numbers that the loader's assertions are about, without the architecture's name
 /// before them.
-const NUMBERS: [&str; 8] = [
+const NUMBERS: [&str; 9] = [
     "block_count",
+    "pooling_type",
     "posnet.block_count",
     "convnext.block_count",
     "nextn_predict_layers",
@@ -131,6 +135,12 @@ impl ModelHeader {
             if n > n_layer {
                 return refuse(key, n, format!("there are {n_layer} blocks"));
             }
+        }
+        let pooling = keys.max("pooling_type", replaced).unwrap_or(0);
+        let unspecified = u64::from(u32::MAX);
+        if pooling > MAX_POOLING_TYPE && pooling != unspecified {
+            let expected = format!("0 to {MAX_POOLING_TYPE} are possible");
+            return refuse("pooling_type", pooling, expected);
         }
         self.check_experts(replaced)?;
 

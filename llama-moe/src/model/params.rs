@@ -206,7 +206,8 @@ impl ModelParams {
     }
 
     /// The devices to use, in this order; an empty list keeps everything on the CPU.
-    /// Default: every GPU and every RPC device.
+    /// Default: every GPU and every RPC device; of a GPU that two backends can run, the first
+    /// one's.
     #[must_use]
     #[doc(alias = "--device")]
     pub fn with_devices(mut self, devices: impl IntoIterator<Item = Device>) -> Self {
@@ -491,8 +492,8 @@ impl ModelParams {
     }
 }
 
-/// llama.cpp's own choice: all RPC devices and GPUs; integrated GPUs where there is no
-/// other.
+/// llama.cpp's own choice: all RPC devices and GPUs, one that two backends can run for the
+/// first of them; where there is no other GPU, the first backend's integrated ones.
 fn default_devices(known: &[Device]) -> Vec<Device> {
     let (rpc, local): (Vec<Device>, Vec<Device>) = known
         .iter()
@@ -504,9 +505,18 @@ fn default_devices(known: &[Device]) -> Vec<Device> {
             .copied()
             .filter(move |d: &Device| d.device_type() == kind)
     };
-    let mut gpus: Vec<Device> = of_type(DeviceType::Gpu).collect();
+    let mut gpus: Vec<Device> = Vec::new();
+    for device in of_type(DeviceType::Gpu) {
+        let id = device.handle().hardware_id();
+        let seen = |other: &Device| id.is_some() && other.handle().hardware_id() == id;
+        if !gpus.iter().any(seen) {
+            gpus.push(device);
+        }
+    }
     if gpus.is_empty() {
         gpus = of_type(DeviceType::IntegratedGpu).collect();
+        let first = gpus.first().map(Device::backend_name);
+        gpus.retain(|device| Some(device.backend_name()) == first);
     }
     rpc.into_iter().chain(gpus).collect()
 }
