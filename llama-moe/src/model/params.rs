@@ -524,7 +524,8 @@ fn default_devices(known: &[Device]) -> Vec<Device> {
 fn check_devices(devices: &[Device]) -> Result<()> {
     for (index, device) in devices.iter().enumerate() {
         let reason = if !device.device_type().is_gpu() {
-            "the CPU is always used; leave it out, or give an empty list for the CPU alone"
+            "it is no GPU; the CPU and what helps it are always used: leave them out, or give an \
+             empty list for the CPU alone"
         } else if devices[..index].contains(device) {
             "it is named twice"
         } else {

@@ -335,7 +335,14 @@ impl DevicesInUse {
         // Accelerators compute in the CPU's memory.
         let device = match device.device_type() {
             DeviceType::Cpu | DeviceType::Accelerator => self.cpu,
-            _ if self.devices.contains(&device) && !self.merged => device,
+            _ if self.merged => {
+                return Err(OverrideError::DevicesMerged {
+                    rule: rule.to_string(),
+                    device: device.name(),
+                }
+                .into());
+            }
+            _ if self.devices.contains(&device) => device,
             _ => {
                 return Err(OverrideError::DeviceNotInUse {
                     rule: rule.to_string(),
@@ -355,8 +362,8 @@ impl DevicesInUse {
     }
 
     fn names_in_use(&self) -> Vec<String> {
-        let devices = if self.merged { &[][..] } else { &self.devices };
-        [self.cpu].iter().chain(devices).map(Device::name).collect()
+        let devices = [self.cpu].into_iter().chain(self.devices.iter().copied());
+        devices.map(|device| device.name()).collect()
     }
 
     fn by_buffer_type(&self, name: &str) -> Result<Device> {

@@ -80,6 +80,16 @@ pub enum OverrideError {
         /// The devices that it does use.
         in_use: Vec<String>,
     },
+    /// A rule for one device where all hold a part of every tensor.
+    #[error(
+        "the rule \"{rule}\" places tensors on {device}, but SplitMode::Tensor cuts each tensor across all devices: only the CPU can be named"
+    )]
+    DevicesMerged {
+        /// The rule.
+        rule: String,
+        /// The device.
+        device: String,
+    },
     /// A text in `-ot` syntax that is none.
     #[error("'{part}' (at byte {position}) is not PATTERN=BUFFER_TYPE: {reason}")]
     Syntax {
