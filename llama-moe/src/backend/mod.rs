@@ -21,6 +21,7 @@ mod registry;
 #[cfg(feature = "rpc")]
 mod rpc;
 
+use std::fs;
 use std::path::Path;
 
 use once_cell::sync::OnceCell;
@@ -65,9 +66,15 @@ impl Backend {
     /// Rests on `ggml_backend_load_all_from_path`.
     ///
     /// # Errors
+    /// [`Error::File`] if there is no such folder, of which llama.cpp would say nothing;
     /// [`Error::Nul`] if the path has a NUL.
     pub fn init_with_modules(folder: impl AsRef<Path>) -> Result<Self> {
-        Self::init_from(Some(folder.as_ref()))
+        let folder = folder.as_ref();
+        fs::read_dir(folder).map_err(|source| Error::File {
+            path: folder.to_owned(),
+            source,
+        })?;
+        Self::init_from(Some(folder))
     }
 
     fn init_from(modules: Option<&Path>) -> Result<Self> {

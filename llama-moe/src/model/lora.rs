@@ -68,7 +68,7 @@ impl Model {
     /// Rests on `llama_adapter_lora_init`.
     ///
     /// # Errors
-    /// [`Error::File`](crate::Error::File) if the file cannot be read, [`LoraError::Load`] if it is no adapter
+    /// [`Error::File`] if the file cannot be read, [`LoraError::Load`] if it is no adapter
     /// for this model.
     pub fn lora_adapter(&self, path: impl AsRef<Path>) -> Result<LoraAdapter> {
         let path = path.as_ref();

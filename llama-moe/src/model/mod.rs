@@ -112,7 +112,7 @@ impl Model {
     /// Where every tensor is, as llama.cpp has it now.
     ///
     /// # Errors
-    /// [`Error::Llama`](crate::Error::Llama) with the feature `system`: an installed
+    /// [`Error::Llama`] with the feature `system`: an installed
     /// llama.cpp does not tell.
     pub fn placement(&self) -> Result<Placement> {
         Placement::of(&self.0.handle, &self.0.overrides, self.0.load_mode)
