@@ -165,6 +165,11 @@ fn metadata_that_llama_cpp_asserts_on_is_refused() {
     writer.write(&path);
     assert!(fails(&path).to_string().contains(&tokens[7]));
 
+    let mut writer = Layout::Qwen3Moe.writer();
+    writer.string("tokenizer.ggml.model", "bert");
+    writer.write(&path);
+    assert!(fails(&path).to_string().contains("token_type"));
+
     let paths = Layout::Qwen3Moe.writer().write_split(dir.path(), "m", 2);
     let mut other = gguf::GgufWriter::new("qwen3moe");
     other.u32("split.no", 1);

@@ -10,6 +10,9 @@ use crate::ffi::{GgufHeader, GgufValue, KvValue};
 const MAX_LAYERS: u64 = 512;
 const MAX_EXPERTS: u64 = 1024;
 
+/// `LLAMA_TOKEN_TYPE_BYTE`.
+const TOKEN_TYPE_BYTE: u64 = 6;
+
 /// The last of `enum llama_pooling_type`: others end the process once a context pools.
 const MAX_POOLING_TYPE: u64 = 4;
 
@@ -38,6 +41,8 @@ pub(super) struct CriticalKeys {
     numbers: BTreeMap<&'static str, Vec<u64>>,
     rope_scaling: Option<String>,
     repeated_token: Option<String>,
+    /// WordPiece has no tokens for bytes.
+    bytes_in_word_pieces: bool,
 }
 
 impl CriticalKeys {
@@ -54,6 +59,12 @@ impl CriticalKeys {
                 _ => None,
             },
             repeated_token: header.repeated_text("tokenizer.ggml.tokens"),
+            bytes_in_word_pieces: header.value("tokenizer.ggml.model")
+                == Some(GgufValue::Text("bert".to_owned()))
+                && matches!(
+                    header.value("tokenizer.ggml.token_type"),
+                    Some(GgufValue::Unsigned(types)) if types.contains(&TOKEN_TYPE_BYTE)
+                ),
             architecture,
         }
     }
@@ -103,6 +114,12 @@ impl ModelHeader {
         if let Some(token) = &keys.repeated_token {
             return Err(format!(
                 "tokenizer.ggml.tokens has the text {token:?} twice; llama.cpp needs each once"
+            ));
+        }
+        if keys.bytes_in_word_pieces {
+            return Err(format!(
+                "tokenizer.ggml.token_type has a token for a byte ({TOKEN_TYPE_BYTE}), which the \
+                 tokenizer 'bert' knows nothing of"
             ));
         }
         // Projectors have no hyper-parameters, and are refused by the loader itself.
