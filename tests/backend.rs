@@ -25,6 +25,14 @@ fn an_unknown_device_is_told_with_those_there_are() {
 }
 
 #[test]
+fn modules_are_in_a_folder() {
+    for path in ["no/such/folder", "Cargo.toml"] {
+        let error = Backend::init_with_modules(path).unwrap_err();
+        assert!(matches!(error, Error::File { .. }), "{error:?}");
+    }
+}
+
+#[test]
 fn the_first_numa_strategy_stays() {
     let backend = Backend::init().unwrap();
     backend.numa_init(NumaStrategy::Distribute).unwrap();
@@ -70,6 +78,10 @@ fn a_worker_that_is_not_there_is_an_error() {
             Err(Error::Parameter { .. })
         ));
     }
+    // To lend devices settles the NUMA strategy, which another test of this process chooses.
+    backend
+        .numa_init(llama_moe::NumaStrategy::Distribute)
+        .unwrap();
     // The address is taken.
     let error = backend.serve_rpc(RpcWorker::new(silent)).unwrap_err();
     assert!(

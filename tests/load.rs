@@ -108,7 +108,7 @@ fn metadata_that_llama_cpp_asserts_on_is_refused() {
         }
     };
     type Change = Box<dyn Fn(&mut gguf::GgufWriter, &str)>;
-    let cases: [(&str, Change); 13] = [
+    let cases: [(&str, Change); 14] = [
         ("block_count", Box::new(u32(0))),
         ("block_count", Box::new(u32(100_000))),
         ("nextn_predict_layers", Box::new(u32(100))),
@@ -134,6 +134,7 @@ fn metadata_that_llama_cpp_asserts_on_is_refused() {
                 w.u32s(key, &[2, 2, 2, 9]);
             }),
         ),
+        ("pooling_type", Box::new(u32(99))),
         ("expert_group_count", Box::new(u32(8))),
         ("expert_group_count", Box::new(u32(2))),
         (
@@ -164,13 +165,36 @@ fn metadata_that_llama_cpp_asserts_on_is_refused() {
     writer.write(&path);
     assert!(fails(&path).to_string().contains(&tokens[7]));
 
+    let mut writer = Layout::Qwen3Moe.writer();
+    writer.string("tokenizer.ggml.model", "bert");
+    writer.write(&path);
+    assert!(fails(&path).to_string().contains("token_type"));
+
     let paths = Layout::Qwen3Moe.writer().write_split(dir.path(), "m", 2);
     let mut other = gguf::GgufWriter::new("qwen3moe");
     other.u32("split.no", 1);
     other.write(&paths[1]);
     assert!(fails(&paths[0]).to_string().contains("split.no"));
 
+    let many = dir.path().join(format!("m-00001-of-{}.gguf", u64::MAX));
+    let mut writer = Layout::Qwen3Moe.writer();
+    writer.u64("split.count", u64::MAX);
+    writer.write(&many);
+    assert!(fails(&many).to_string().contains("split.count"));
+
+    // Rules that are worked out without a load need sound numbers too.
+    let mut writer = Layout::Qwen3Moe.writer();
+    writer.u32("qwen3moe.block_count", u32::MAX);
+    writer.write(&path);
+    let params = on_cpu().with_cpu_moe_layers(..);
+    let error = params.overrides().lower(&backend(), &path, &params);
+    assert!(error.unwrap_err().to_string().contains("block_count"));
+
     // What is replaced while loading counts too.
+    let cubic = KvOverride::Text("cubic".to_owned());
+    let params = on_cpu().with_kv_override(arch("rope.scaling.type"), cubic);
+    let error = load(Layout::Qwen3Moe, params).unwrap_err();
+    assert!(error.to_string().contains("cubic"), "{error}");
     for (key, value) in [
         ("expert_used_count", 9),
         ("expert_count", -1),
@@ -232,7 +256,62 @@ fn progress_is_told_and_can_end_the_load() {
         matches!(&error, Err(Error::CallbackPanicked { message, .. }) if message == "not my day"),
         "{error:?}"
     );
+    struct PanicsAgain;
+    impl Drop for PanicsAgain {
+        fn drop(&mut self) {
+            panic!("and again");
+        }
+    }
+    let error = Model::load_with_progress(&backend(), &path, on_cpu(), |_| {
+        std::panic::panic_any(PanicsAgain)
+    });
+    assert!(
+        matches!(error, Err(Error::CallbackPanicked { .. })),
+        "{error:?}"
+    );
     assert!(Model::load(&backend(), &path, on_cpu()).is_ok());
+}
+
+#[test]
+fn numa_is_chosen_before_the_first_model() {
+    load(Layout::Qwen3Moe, on_cpu()).unwrap();
+    let error = backend().numa_init(llama_moe::NumaStrategy::Isolate);
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("loaded before"), "{error}");
+}
+
+/// A load holds the devices for reading; waiting for oneself would never end.
+#[cfg(feature = "rpc")]
+#[test]
+fn a_progress_callback_may_use_the_backend() {
+    use std::time::Duration;
+    use std::{sync::mpsc, thread};
+
+    let (_dir, path) = file(Layout::Qwen3Moe);
+    let (finished, told) = mpsc::channel();
+    thread::spawn(move || {
+        let backend = backend();
+        let mut others = None;
+        let params = on_cpu;
+        let outer = Model::load_with_progress(&backend, &path, params(), |_| {
+            others.get_or_insert_with(|| {
+                // A writer that waits makes a second reader wait for it.
+                thread::spawn(move || backend.add_rpc_server("127.0.0.1:1").map(drop));
+                thread::sleep(Duration::from_millis(200));
+                let added = backend.add_rpc_server("127.0.0.1:1");
+                let inner = Model::load(&backend, &path, params());
+                (backend.devices().len(), added, inner)
+            });
+            ControlFlow::Continue(())
+        });
+        finished.send((outer, others)).unwrap();
+    });
+    let (outer, others) = told
+        .recv_timeout(Duration::from_secs(60))
+        .expect("a load that ends");
+    let (n_devices, added, inner) = others.expect("a callback that was called");
+    assert!(outer.is_ok() && inner.is_ok() && n_devices > 0);
+    assert!(matches!(added, Err(Error::Parameter { .. })), "{added:?}");
 }
 
 #[test]
@@ -287,6 +366,32 @@ fn metadata_can_be_replaced() {
         let error = load(Layout::Qwen3Moe, params).unwrap_err();
         assert!(matches!(error, Error::Parameter { .. }), "{error}");
     }
+    // An empty key would end llama.cpp's list; the others are only asserted on, some of them
+    // once the model computes.
+    for (key, value) in [
+        ("", KvOverride::Int(1)),
+        ("general.architecture", KvOverride::Text("llama".into())),
+        ("tokenizer.ggml.model", KvOverride::Text("bert".into())),
+        ("split.count", KvOverride::Int(3)),
+        ("qwen3moe.rope.dimension_count", KvOverride::Int(0)),
+    ] {
+        let params = on_cpu().with_kv_override(key, value);
+        let error = load(Layout::Qwen3Moe, params).unwrap_err();
+        assert!(
+            matches!(&error, Error::Parameter { parameter, .. } if *parameter == "with_kv_override"),
+            "{key}: {error:?}"
+        );
+    }
+    // llama.cpp does not look for this one where the file has none, and then asserts.
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    let mut writer = Layout::Qwen3Moe.writer();
+    writer.remove(key);
+    writer.write(&path);
+    let params = on_cpu().with_kv_override(key, KvOverride::Int(2));
+    let error = Model::load(&backend(), &path, params).unwrap_err();
+    assert!(error.to_string().contains("no expert is used"), "{error}");
+
     let nul = on_cpu().with_kv_override("k\0", KvOverride::Float(0.5));
     assert!(matches!(
         load(Layout::Qwen3Moe, nul),
@@ -303,6 +408,7 @@ fn parameters_that_cannot_work() {
         on_cpu().with_tensor_split([-1.0, 2.0]),
         on_cpu().with_tensor_split([0.0, 0.0]),
         on_cpu().with_tensor_split(vec![1.0; 1000]),
+        on_cpu().with_tensor_split([f32::MAX, f32::MAX]),
     ] {
         let error = load(Layout::Qwen3Moe, params).unwrap_err();
         assert!(matches!(error, Error::Parameter { .. }), "{error:?}");
@@ -324,6 +430,11 @@ fn without_weights_there_is_a_placement_of_nothing() {
     let model = Model::load(&backend(), &path, params).unwrap();
     assert!(model.is_vocab_only());
     assert!(model.placement().unwrap().tensors().is_empty());
+    // llama.cpp aborts when it is asked for the heads of a layer that is not there.
+    assert_eq!(
+        (model.n_layer(), model.n_head(), model.n_head_kv()),
+        (0, 0, 0)
+    );
 }
 
 #[test]
@@ -335,6 +446,21 @@ fn a_model_is_saved_and_loaded_again() {
     let saved = Model::load(&backend(), &path, on_cpu()).unwrap();
     assert_eq!(saved.size(), model.size());
     assert!(model.save(dir.path().join("no/such/folder.gguf")).is_err());
+    assert!(model.save(dir.path()).is_err());
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no remains");
+}
+
+#[test]
+fn a_model_is_saved_over_the_file_it_is_mapped_from() {
+    let (_dir, path) = file(Layout::Qwen3Moe);
+    let mapped = || on_cpu().with_load_mode(LoadMode::Mmap);
+    let model = Model::load(&backend(), &path, mapped()).unwrap();
+    let before = support::decode::answer(&mut support::decode::context(&model));
+    model.save(&path).unwrap();
+    for model in [model, Model::load(&backend(), &path, mapped()).unwrap()] {
+        let after = support::decode::answer(&mut support::decode::context(&model));
+        assert_eq!(after, before);
+    }
 }
 
 #[test]

@@ -6,12 +6,13 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use llama_moe::{
-    Error, Model, ModelParams, OverrideError, Pattern, Placement, Target, TensorOverrides,
+    Device, Error, Model, ModelParams, OverrideError, Pattern, Placement, SplitMode, Target,
+    TensorOverrides,
 };
 
 mod support;
 use support::layouts::{Layout, Role};
-use support::worker::worker;
+use support::worker::{second_device, worker};
 use support::{backend, file};
 
 #[test]
@@ -214,6 +215,7 @@ fn experts_go_to_the_device_that_is_named() {
     for target in [
         Target::from(worker.device),
         Target::Named(worker.device.buffer_type_name().expect("a name")),
+        Target::Named(worker.device.name()),
     ] {
         let params = on_worker(worker.device)
             .with_n_gpu_layers(0)
@@ -256,12 +258,18 @@ fn llama_cpp_s_own_syntax() {
         .with_n_gpu_layers(0)
         .with_override_str(&text)
         .expect("two rules");
-    let placement = placement(&path, params);
-    for tensor in placement.tensors() {
+    let long = placement(&path, params);
+    for tensor in long.tensors() {
         let on_device =
             tensor.name.contains("ffn_gate_exps") || tensor.name.contains("ffn_down_exps");
         assert_eq!(!tensor.is_host, on_device, "{}", tensor.name);
     }
+
+    let params = on_worker(worker.device)
+        .with_n_gpu_layers(0)
+        .with_override_str(r"ffn_up_exps=CPU,ffn_(gate|down)_exps=RPC0")
+        .expect("two rules");
+    assert_eq!(placement(&path, params).tensors(), long.tensors());
 }
 
 #[test]
@@ -365,6 +373,110 @@ fn rules_that_cannot_be_applied_are_errors() {
 
     // The process and the file are as good as before.
     assert!(!moved(&placement(&path, params().with_cpu_moe_all())).is_empty());
+}
+
+#[test]
+fn parts_are_for_devices_that_there_are() {
+    let worker = worker();
+    let (_dir, path) = file(Layout::Qwen3Moe);
+    let load = |parts: &[f32]| {
+        let params = on_worker(worker.device).with_tensor_split(parts);
+        Model::load(&backend(), &path, params)
+    };
+    assert!(load(&[1.0]).is_ok() && load(&[1.0, 0.0]).is_ok());
+    // llama.cpp would ignore the second part, and with it the whole split in the second case.
+    for parts in [[1.0, 1.0], [0.0, 1.0]] {
+        let error = load(&parts).unwrap_err();
+        assert!(error.to_string().contains("given 1 devices"), "{error}");
+    }
+}
+
+/// The tensors that are on a device.
+fn on(placement: &Placement, device: Device) -> BTreeSet<String> {
+    let tensors = placement.tensors().iter();
+    tensors
+        .filter(|tensor| tensor.device == Some(device))
+        .map(|tensor| tensor.name.clone())
+        .collect()
+}
+
+#[test]
+fn of_several_devices_each_gets_its_part() {
+    let worker = worker();
+    let (first, second) = (worker.device, second_device(&worker));
+    let layout = Layout::Qwen3Moe;
+    let (_dir, path) = file(layout);
+    let params = || ModelParams::default().with_devices([first, second]);
+    let all: Vec<u32> = (0..layout.n_layer()).collect();
+    let expert_names = names(&experts(layout, &all));
+
+    // The parts decide, and the device that is named for all.
+    for (params, used, unused) in [
+        (params().with_tensor_split([1.0, 0.0]), first, second),
+        (params().with_tensor_split([0.0, 1.0]), second, first),
+        (params().with_split_mode(SplitMode::None), first, second),
+        (
+            params().with_split_mode(SplitMode::None).with_main_gpu(1),
+            second,
+            first,
+        ),
+    ] {
+        let placement = placement(&path, params);
+        assert!(on(&placement, used).is_superset(&expert_names));
+        assert!(on(&placement, unused).is_empty());
+    }
+    let halves = placement(&path, params().with_tensor_split([1.0, 1.0]));
+    assert!(!on(&halves, first).is_empty() && !on(&halves, second).is_empty());
+
+    // `--n-cpu-moe` relieves the first device only; a range relieves the one that is full.
+    let first_blocks = placement(
+        &path,
+        params().with_tensor_split([1.0, 1.0]).with_n_cpu_moe(1),
+    );
+    assert_eq!(on(&first_blocks, second), on(&halves, second));
+    let moved = placement(
+        &path,
+        params()
+            .with_tensor_split([1.0, 0.0])
+            .with_moe_layers_on(2.., second),
+    );
+    assert_eq!(on(&moved, second), names(&experts(layout, &all[2..])));
+
+    // A device that the model leaves out would end the process once it computes.
+    let left_out = params().with_split_mode(SplitMode::None);
+    let error = refused(&path, left_out.with_moe_layers_on(.., second));
+    assert!(
+        matches!(error, OverrideError::DeviceNotInUse { .. }),
+        "{error}"
+    );
+    let main_gpu = params().with_split_mode(SplitMode::None).with_main_gpu(2);
+    let error = Model::load(&backend(), &path, main_gpu).expect_err("two devices");
+    assert!(error.to_string().contains("with_main_gpu = 2"), "{error}");
+}
+
+#[test]
+fn where_tensors_are_cut_rules_name_the_cpu_alone() {
+    let worker = worker();
+    let (first, second) = (worker.device, second_device(&worker));
+    let layout = Layout::Qwen3Moe;
+    let (_dir, path) = file(layout);
+    let params = || {
+        ModelParams::default()
+            .with_devices([first, second])
+            .with_split_mode(SplitMode::Tensor)
+    };
+    let error = refused(&path, params().with_moe_layers_on(.., second));
+    assert!(
+        matches!(&error, OverrideError::DevicesMerged { device, .. } if *device == second.name()),
+        "{error}"
+    );
+    let placement = placement(&path, params().with_cpu_moe_all());
+    let expected: BTreeSet<_> = layout.expert_tensors().into_iter().collect();
+    assert_eq!(layers_in_host(&placement), names(&expected));
+    assert_eq!(placement.misplaced().count(), 0);
+    // What llama.cpp makes of the two is part of the model, and not handed out.
+    let cut = placement.tensor("blk.0.attn_q.weight").expect("a tensor");
+    assert!(cut.device.is_none() && !cut.is_host && !cut.buffer.is_empty());
 }
 
 #[test]

@@ -38,6 +38,12 @@ pub fn worker() -> MutexGuard<'static, Worker> {
         .unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The device of one more worker. Whoever uses it has the first one's turn.
+pub fn second_device(_first: &Worker) -> Device {
+    static SECOND: OnceLock<Worker> = OnceLock::new();
+    SECOND.get_or_init(start).device
+}
+
 /// A port that nobody listens on just now.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a loopback port");

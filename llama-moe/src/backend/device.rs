@@ -50,6 +50,13 @@ impl Device {
         Self(handle)
     }
 
+    /// The device that a buffer belongs to. Not the one that llama.cpp makes for a model whose
+    /// tensors are cut across several: it is part of that model, and of no use without.
+    pub(crate) fn of_buffer(handle: DeviceHandle) -> Option<Self> {
+        let device = Self(handle);
+        (device.device_type() != DeviceType::Other).then_some(device)
+    }
+
     pub(crate) fn handle(self) -> DeviceHandle {
         self.0
     }

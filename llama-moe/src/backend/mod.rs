@@ -17,16 +17,19 @@
 
 mod device;
 mod numa;
+mod registry;
 #[cfg(feature = "rpc")]
 mod rpc;
 
+use std::fs;
 use std::path::Path;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use once_cell::sync::OnceCell;
 
 pub use device::{Device, DeviceMemory, DeviceType};
 pub use numa::NumaStrategy;
+pub(crate) use numa::settle_numa;
+pub(crate) use registry::read_registry;
 #[cfg(feature = "rpc")]
 pub use rpc::{RpcServer, RpcWorker};
 
@@ -34,10 +37,6 @@ use crate::error::{Error, Result};
 use crate::ffi;
 
 static INITIALISED: OnceCell<()> = OnceCell::new();
-
-/// ggml's registry of devices is not synchronised: readers hold this shared, whoever
-/// adds to it alone.
-static REGISTRY: RwLock<()> = RwLock::new(());
 
 /// llama.cpp, initialised for this process.
 ///
@@ -67,9 +66,15 @@ impl Backend {
     /// Rests on `ggml_backend_load_all_from_path`.
     ///
     /// # Errors
+    /// [`Error::File`] if there is no such folder, of which llama.cpp would say nothing;
     /// [`Error::Nul`] if the path has a NUL.
     pub fn init_with_modules(folder: impl AsRef<Path>) -> Result<Self> {
-        Self::init_from(Some(folder.as_ref()))
+        let folder = folder.as_ref();
+        fs::read_dir(folder).map_err(|source| Error::File {
+            path: folder.to_owned(),
+            source,
+        })?;
+        Self::init_from(Some(folder))
     }
 
     fn init_from(modules: Option<&Path>) -> Result<Self> {
@@ -129,10 +134,4 @@ impl Backend {
         devices.retain(|device| device.device_type().is_gpu());
         devices
     }
-}
-
-/// Held while the registry is read: by device lists, loads and context creation.
-pub(crate) fn read_registry() -> RwLockReadGuard<'static, ()> {
-    // The lock guards no data of ours, so a panic elsewhere has left nothing half done.
-    REGISTRY.read().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,10 +5,10 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::PoisonError;
 use std::time::Duration;
 
-use super::{Backend, Device, REGISTRY};
+use super::registry::write_registry;
+use super::{Backend, Device, settle_numa};
 use crate::error::{Error, Result};
 use crate::ffi;
 
@@ -87,11 +87,14 @@ impl Backend {
     /// they are named `RPC0`, `RPC1` and so on. The same server again gives the same
     /// devices.
     ///
+    /// Waits for loads and for contexts that are being made, since they look at the devices.
+    ///
     /// Rests on `ggml_backend_rpc_add_server`.
     ///
     /// # Errors
     /// [`Error::Llama`] if nobody answers, or not with llama.cpp's protocol;
-    /// [`Error::Parameter`] for a timeout out of range.
+    /// [`Error::Parameter`] for a timeout out of range, and in a progress callback or a
+    /// subscriber to the log, where waiting would never end.
     #[doc(alias = "--rpc")]
     pub fn add_rpc_server(&self, server: impl Into<RpcServer>) -> Result<Vec<Device>> {
         let RpcServer { endpoint, timeout } = server.into();
@@ -103,7 +106,15 @@ impl Backend {
                 value: format!("{timeout:?}"),
                 reason: format!("a timeout is 1 to {} ms", i32::MAX),
             })?;
-        let _registry = REGISTRY.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(_registry) = write_registry() else {
+            return Err(Error::Parameter {
+                parameter: "add_rpc_server",
+                value: endpoint,
+                reason: "devices cannot be added from within a callback of a load or of the log, \
+                         which has them in use; add them before"
+                    .to_owned(),
+            });
+        };
         let devices = ffi::add_server(&endpoint, timeout_ms)?;
         Ok(devices.into_iter().map(Device::new).collect())
     }
@@ -124,6 +135,7 @@ impl Backend {
         if devices.is_empty() {
             devices.push(self.cpu()?);
         }
+        settle_numa();
         let handles: Vec<_> = devices.iter().map(|device| device.handle()).collect();
         ffi::serve(
             &worker.endpoint,

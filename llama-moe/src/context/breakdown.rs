@@ -10,7 +10,7 @@ use crate::error::Result;
 pub struct MemoryEntry {
     /// The buffer type's name: `CPU`, `CUDA0`, `CUDA_Host`.
     pub buffer: String,
-    /// The device that it belongs to.
+    /// The device that it belongs to; `None` where tensors are cut across several.
     pub device: Option<Device>,
     /// Whether it is system memory.
     pub is_host: bool,
@@ -40,7 +40,7 @@ impl Context {
             .into_iter()
             .map(|record| MemoryEntry {
                 buffer: record.buffer,
-                device: record.device.map(Device::new),
+                device: record.device.and_then(Device::of_buffer),
                 is_host: record.is_host,
                 model: record.model,
                 context: record.context,

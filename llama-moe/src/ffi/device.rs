@@ -98,6 +98,16 @@ impl DeviceHandle {
         (free as u64, total as u64)
     }
 
+    /// What tells one piece of hardware from another, whichever backend runs it: a PCI
+    /// address. `None` if the device does not say.
+    pub(crate) fn hardware_id(self) -> Option<String> {
+        // SAFETY: zero is a valid value of this plain struct, which the call fills.
+        let mut props = unsafe { std::mem::zeroed::<sys::ggml_backend_dev_props>() };
+        // SAFETY: a live device and an out-parameter of this frame.
+        unsafe { sys::ggml_backend_dev_get_props(self.as_ptr(), &mut props) }
+        text::optional(props.device_id)
+    }
+
     /// Where the device's tensors are placed by default.
     pub(crate) fn buffer_type(self) -> Option<BufferType> {
         // SAFETY: a live device.

@@ -227,6 +227,12 @@ impl ModelHandle {
     /// A whole number that llama.cpp tells of the model.
     pub(crate) fn number(&self, which: ModelNumber) -> i64 {
         let model = self.as_ptr();
+        // llama.cpp looks at the first layer for these, and aborts where only the vocabulary
+        // was loaded.
+        let of_first_layer = matches!(which, ModelNumber::Head | ModelNumber::HeadKv);
+        if of_first_layer && self.n_blocks() == 0 {
+            return 0;
+        }
         // SAFETY: a live model; each getter only reads what loading has set.
         unsafe {
             match which {
@@ -247,6 +253,11 @@ impl ModelHandle {
                 ModelNumber::RopeType => i64::from(sys::llama_model_rope_type(model)),
             }
         }
+    }
+
+    /// All layers, those for multi-token prediction among them.
+    fn n_blocks(&self) -> i64 {
+        self.number(ModelNumber::Layer) + self.number(ModelNumber::LayerNextn)
     }
 
     /// The number of experts per layer, 0 for a dense model.
@@ -406,6 +417,13 @@ fn raw_kv_overrides(pairs: &[(String, KvValue)]) -> Result<Vec<sys::llama_model_
     for (key, value) in pairs {
         // SAFETY: zero is a valid value of this plain struct.
         let mut entry = unsafe { std::mem::zeroed::<sys::llama_model_kv_override>() };
+        if key.is_empty() {
+            return Err(Error::Parameter {
+                parameter: "with_kv_override",
+                value: "\"\"".to_owned(),
+                reason: "a key is not empty: llama.cpp's list ends with the empty key".to_owned(),
+            });
+        }
         fixed_text("metadata key", key, &mut entry.key)?;
         match value {
             KvValue::Int(number) => {

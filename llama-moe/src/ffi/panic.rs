@@ -12,6 +12,10 @@ pub(crate) fn catch<T>(stash: &mut Option<String>, callback: impl FnOnce() -> T)
         Ok(value) => Some(value),
         Err(payload) => {
             stash.get_or_insert_with(|| message(payload.as_ref()));
+            // A payload's own destructor may panic, and so may the payload of that.
+            if let Err(again) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+                std::mem::forget(again);
+            }
             None
         }
     }

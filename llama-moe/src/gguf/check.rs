@@ -10,13 +10,22 @@ use crate::ffi::{GgufHeader, GgufValue, KvValue};
 const MAX_LAYERS: u64 = 512;
 const MAX_EXPERTS: u64 = 1024;
 
+/// `LLAMA_TOKEN_TYPE_BYTE`.
+const TOKEN_TYPE_BYTE: u64 = 6;
+
+/// The last of `enum llama_pooling_type`: others end the process once a context pools.
+const MAX_POOLING_TYPE: u64 = 4;
+
 /// Architectures that may name experts and have none.
 const EXPERTS_OPTIONAL: [&str; 2] = ["hunyuan_vl", "hunyuan-dense"];
 
 /// Whole numbers that the loader's assertions are about, without the architecture's name
 /// before them.
-const NUMBERS: [&str; 6] = [
+const NUMBERS: [&str; 9] = [
     "block_count",
+    "pooling_type",
+    "posnet.block_count",
+    "convnext.block_count",
     "nextn_predict_layers",
     "expert_count",
     "expert_used_count",
@@ -32,6 +41,8 @@ pub(super) struct CriticalKeys {
     numbers: BTreeMap<&'static str, Vec<u64>>,
     rope_scaling: Option<String>,
     repeated_token: Option<String>,
+    /// WordPiece has no tokens for bytes.
+    bytes_in_word_pieces: bool,
 }
 
 impl CriticalKeys {
@@ -48,6 +59,12 @@ impl CriticalKeys {
                 _ => None,
             },
             repeated_token: header.repeated_text("tokenizer.ggml.tokens"),
+            bytes_in_word_pieces: header.value("tokenizer.ggml.model")
+                == Some(GgufValue::Text("bert".to_owned()))
+                && matches!(
+                    header.value("tokenizer.ggml.token_type"),
+                    Some(GgufValue::Unsigned(types)) if types.contains(&TOKEN_TYPE_BYTE)
+                ),
             architecture,
         }
     }
@@ -55,20 +72,37 @@ impl CriticalKeys {
     /// The largest of a key's numbers.
     fn max(&self, key: &str, replaced: &[(String, KvValue)]) -> Option<u64> {
         let of_file = self.numbers.get(key).map(Vec::as_slice).unwrap_or_default();
-        // llama.cpp replaces single numbers only, and cuts them to 32 bits.
-        let replacement = replaced
-            .iter()
-            .find(|(replaced, _)| *replaced == format!("{}.{key}", self.architecture));
-        match replacement {
-            Some((_, KvValue::Int(number))) if of_file.len() <= 1 => {
-                Some(u64::from(*number as u32))
-            }
+        // llama.cpp replaces single numbers only, and cuts them to 32 bits. One that may be an
+        // array is not even looked for if the file has none.
+        let replaceable = match of_file {
+            [] => key != "expert_used_count",
+            numbers => numbers.len() == 1,
+        };
+        match self.replacement(key, replaced) {
+            Some(KvValue::Int(number)) if replaceable => Some(u64::from(*number as u32)),
             _ => of_file.iter().max().copied(),
         }
+    }
+
+    /// What a key is replaced by, given without the architecture's name; the first one holds.
+    fn replacement<'a>(&self, key: &str, replaced: &'a [(String, KvValue)]) -> Option<&'a KvValue> {
+        let key = format!("{}.{key}", self.architecture);
+        let found = replaced.iter().find(|(replaced, _)| *replaced == key);
+        found.map(|(_, value)| value)
     }
 }
 
 impl ModelHeader {
+    /// Counts blocks as a load does that replaces these entries.
+    pub(crate) fn replace(&mut self, replaced: &[(String, KvValue)]) {
+        let count = |key| {
+            let count = self.critical.max(key, replaced).unwrap_or(0);
+            u32::try_from(count).unwrap_or(u32::MAX)
+        };
+        (self.block_count, self.nextn_blocks) =
+            (count("block_count"), count("nextn_predict_layers"));
+    }
+
     /// Finds what the loader would assert on; says which key, which value, and what would be
     /// right. `replaced` are the entries that loading replaces.
     pub(crate) fn check(
@@ -80,6 +114,12 @@ impl ModelHeader {
         if let Some(token) = &keys.repeated_token {
             return Err(format!(
                 "tokenizer.ggml.tokens has the text {token:?} twice; llama.cpp needs each once"
+            ));
+        }
+        if keys.bytes_in_word_pieces {
+            return Err(format!(
+                "tokenizer.ggml.token_type has a token for a byte ({TOKEN_TYPE_BYTE}), which the \
+                 tokenizer 'bert' knows nothing of"
             ));
         }
         // Projectors have no hyper-parameters, and are refused by the loader itself.
@@ -107,9 +147,24 @@ impl ModelHeader {
             let expected = format!("there are {n_layer} blocks");
             return refuse("nextn_predict_layers", n_nextn, expected);
         }
+        for key in ["posnet.block_count", "convnext.block_count"] {
+            let n = keys.max(key, replaced).unwrap_or(0);
+            if n > n_layer {
+                return refuse(key, n, format!("there are {n_layer} blocks"));
+            }
+        }
+        let pooling = keys.max("pooling_type", replaced).unwrap_or(0);
+        let unspecified = u64::from(u32::MAX);
+        if pooling > MAX_POOLING_TYPE && pooling != unspecified {
+            let expected = format!("0 to {MAX_POOLING_TYPE} are possible");
+            return refuse("pooling_type", pooling, expected);
+        }
         self.check_experts(replaced)?;
 
-        let scaling = keys.rope_scaling.as_deref().unwrap_or("linear");
+        let scaling = match keys.replacement("rope.scaling.type", replaced) {
+            Some(KvValue::Text(scaling)) => scaling,
+            _ => keys.rope_scaling.as_deref().unwrap_or("linear"),
+        };
         if !matches!(scaling, "none" | "linear" | "yarn" | "longrope") {
             return Err(format!(
                 "{architecture}.rope.scaling.type = {scaling:?}: llama.cpp knows none, linear, yarn \

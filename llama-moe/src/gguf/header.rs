@@ -13,9 +13,9 @@ use crate::ffi::{GgufHeader, GgufKind, GgufValue};
 #[derive(Clone, Debug)]
 pub(crate) struct ModelHeader {
     tensors: Vec<(String, u64)>,
-    block_count: u32,
+    pub(super) block_count: u32,
     /// Blocks at the end that predict further tokens (MTP).
-    nextn_blocks: u32,
+    pub(super) nextn_blocks: u32,
     pub(super) critical: CriticalKeys,
 }
 
@@ -24,7 +24,12 @@ impl ModelHeader {
     /// files, the headers of all.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let first = read_file(path)?;
+        // llama.cpp's loader reads 16 bits, and refuses a number of another type.
         let n_files = number(&first, "split.count").unwrap_or(1);
+        let n_files = u16::try_from(n_files).map_err(|_| Error::Load {
+            path: path.to_owned(),
+            reason: format!("split.count = {n_files}: at most {} are possible", u16::MAX),
+        })?;
         let rest = split_paths(path, n_files)?;
         Self::join(first, &rest)
     }
@@ -147,7 +152,7 @@ pub(super) fn read_file(path: &Path) -> Result<GgufHeader> {
 }
 
 /// The files after the first, whose name ends in "-00001-of-0000N.gguf".
-fn split_paths(first: &Path, n_files: u64) -> Result<Vec<PathBuf>> {
+fn split_paths(first: &Path, n_files: u16) -> Result<Vec<PathBuf>> {
     if n_files <= 1 {
         return Ok(Vec::new());
     }

@@ -117,7 +117,7 @@ impl Model {
         self.number(ModelNumber::EmbdOut)
     }
 
-    /// Attention heads.
+    /// Attention heads of the first layer; 0 if only the vocabulary was loaded.
     ///
     /// Rests on `llama_model_n_head`.
     #[must_use]
@@ -125,7 +125,8 @@ impl Model {
         self.number(ModelNumber::Head)
     }
 
-    /// Heads with a KV cache of their own.
+    /// Heads of the first layer that have a KV cache of their own; 0 if only the vocabulary
+    /// was loaded.
     ///
     /// Rests on `llama_model_n_head_kv`.
     #[must_use]

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use super::params::{LoadMode, ModelParams};
 use super::source::ModelSource;
 use super::{Inner, Model};
-use crate::backend::{Backend, read_registry};
+use crate::backend::{Backend, read_registry, settle_numa};
 use crate::error::{Error, Result};
 use crate::ffi::{DeviceHandle, LoadFailure, LoadRequest, LoadSource, ModelHandle, ModelNumber};
 use crate::gguf::ModelHeader;
@@ -55,16 +55,7 @@ fn load(
     progress: Option<&mut dyn FnMut(f32) -> bool>,
 ) -> Result<Model> {
     let path = source.first().to_owned();
-    let header = match &source {
-        ModelSource::File(path) => ModelHeader::read(path)?,
-        ModelSource::Splits(paths) => ModelHeader::read_splits(paths)?,
-    };
-    header
-        .check(params.is_vocab_only(), params.kv_overrides())
-        .map_err(|reason| Error::Load {
-            path: path.clone(),
-            reason,
-        })?;
+    let header = checked_header(&source, params)?;
     let in_use = params.devices_in_use(backend)?;
     // A vocabulary has no tensors, so there is nothing that rules could match.
     let overrides = if params.is_vocab_only() {
@@ -81,6 +72,7 @@ fn load(
         .devices()
         .map(|devices| devices.iter().map(|device| device.handle()).collect());
     let raw = overrides.raw();
+    settle_numa();
     let loaded = {
         let _registry = read_registry();
         let request = LoadRequest {
@@ -122,6 +114,24 @@ fn load(
         vocab_only: params.is_vocab_only(),
         no_alloc: params.settings().no_alloc,
     })))
+}
+
+/// The header of a model that llama.cpp's loader does not abort on, as far as is known, with
+/// what the parameters replace in it.
+pub(crate) fn checked_header(source: &ModelSource, params: &ModelParams) -> Result<ModelHeader> {
+    params.check_kv_overrides()?;
+    let mut header = match source {
+        ModelSource::File(path) => ModelHeader::read(path)?,
+        ModelSource::Splits(paths) => ModelHeader::read_splits(paths)?,
+    };
+    header
+        .check(params.is_vocab_only(), params.kv_overrides())
+        .map_err(|reason| Error::Load {
+            path: source.first().to_owned(),
+            reason,
+        })?;
+    header.replace(params.kv_overrides());
+    Ok(header)
 }
 
 /// Holds what was asked against what the loader has done. A rule that took nothing in

@@ -23,18 +23,21 @@ mod source;
 mod token;
 mod vocab;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use detokenizer::Detokenizer;
 pub use info::RopeType;
+pub(crate) use load::checked_header;
 pub use lora::{LoraAdapter, LoraError};
 pub use params::{KvOverride, LazyMode, LoadMode, ModelParams, SplitMode};
 pub use source::ModelSource;
 pub use token::Token;
 pub use vocab::{TokenAttr, TokenInfo, Vocab, VocabError, VocabType};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ffi::ModelHandle;
 use crate::placement::{LoweredOverrides, Placement, RuleMatch};
 
@@ -109,21 +112,41 @@ impl Model {
     /// Where every tensor is, as llama.cpp has it now.
     ///
     /// # Errors
-    /// [`Error::Llama`](crate::Error::Llama) with the feature `system`: an installed
+    /// [`Error::Llama`] with the feature `system`: an installed
     /// llama.cpp does not tell.
     pub fn placement(&self) -> Result<Placement> {
         Placement::of(&self.0.handle, &self.0.overrides, self.0.load_mode)
     }
 
-    /// Writes the model as a GGUF file.
+    /// Writes the model as a GGUF file. It is written beside `path` and then takes its place,
+    /// so that a file that is there, this model's own included, is replaced as a whole or not
+    /// at all.
     ///
     /// Rests on `llama_model_save_to_file`.
     ///
     /// # Errors
-    /// [`Error::Llama`](crate::Error::Llama) if the architecture cannot be saved, or the
-    /// file cannot be written.
+    /// [`Error::Llama`] if the architecture cannot be saved, or the file cannot be written;
+    /// [`Error::File`] if it cannot take its place.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
-        self.0.handle.save(path.as_ref())
+        static N_SAVED: AtomicU64 = AtomicU64::new(0);
+
+        let path = path.as_ref();
+        // Weights may be mapped from the file at `path`, by this model or another: cut short, it
+        // would end the process at the next look at them.
+        let mut partial = path.as_os_str().to_owned();
+        let n = N_SAVED.fetch_add(1, Ordering::Relaxed);
+        partial.push(format!(".{}-{n}.partial", std::process::id()));
+        let partial = PathBuf::from(partial);
+        let saved = self.0.handle.save(&partial).and_then(|()| {
+            fs::rename(&partial, path).map_err(|source| Error::File {
+                path: path.to_owned(),
+                source,
+            })
+        });
+        if saved.is_err() {
+            let _ = fs::remove_file(&partial);
+        }
+        saved
     }
 }
 

@@ -206,7 +206,8 @@ impl ModelParams {
     }
 
     /// The devices to use, in this order; an empty list keeps everything on the CPU.
-    /// Default: every GPU and every RPC device.
+    /// Default: every GPU and every RPC device; of a GPU that two backends can run, the first
+    /// one's.
     #[must_use]
     #[doc(alias = "--device")]
     pub fn with_devices(mut self, devices: impl IntoIterator<Item = Device>) -> Self {
@@ -271,7 +272,14 @@ impl ModelParams {
         self
     }
 
-    /// Replaces one entry of the model's metadata, or adds it.
+    /// Replaces one entry of the model's metadata, or adds it: for hyper-parameters that a file
+    /// has wrong. The type has to be the file's; llama.cpp warns in its log of another one, and
+    /// keeps the file's value. The first of several values for a key holds. What all else hangs
+    /// on cannot be replaced: `general.architecture`, `tokenizer.ggml.model`, `split.*`,
+    /// `*.rope.dimension_count` and `*.embedding_length_out`.
+    ///
+    /// Such a value is as good as one in the file: see
+    /// [what can still end the process](crate#what-can-still-end-the-process).
     #[must_use]
     #[doc(alias = "--override-kv")]
     pub fn with_kv_override(mut self, key: impl Into<String>, value: KvOverride) -> Self {
@@ -368,7 +376,7 @@ impl ModelParams {
             }
             None => default_devices(&known),
         };
-        self.check_tensor_split()?;
+        self.check_tensor_split(&devices)?;
         if devices.len() > MAX_DEVICES {
             return Err(Error::Parameter {
                 parameter: "with_devices",
@@ -385,7 +393,10 @@ impl ModelParams {
                     return Err(Error::Parameter {
                         parameter: "with_main_gpu",
                         value: self.settings.main_gpu.to_string(),
-                        reason: format!("the model is given {} devices", devices.len()),
+                        reason: format!(
+                            "the model is given {} devices, counted from 0",
+                            devices.len()
+                        ),
                     });
                 }
             }
@@ -398,7 +409,25 @@ impl ModelParams {
         })
     }
 
-    fn check_tensor_split(&self) -> Result<()> {
+    /// Refuses to replace what llama.cpp only asserts on when it uses it.
+    pub(crate) fn check_kv_overrides(&self) -> Result<()> {
+        let fixed = |key: &str| {
+            matches!(key, "general.architecture" | "tokenizer.ggml.model")
+                || key.starts_with("split.")
+                || key.ends_with(".rope.dimension_count")
+                || key.ends_with(".embedding_length_out")
+        };
+        match self.kv_overrides.iter().find(|(key, _)| fixed(key)) {
+            None => Ok(()),
+            Some((key, _)) => Err(Error::Parameter {
+                parameter: "with_kv_override",
+                value: key.clone(),
+                reason: "the file's other contents hang on this; change the file".to_owned(),
+            }),
+        }
+    }
+
+    fn check_tensor_split(&self, devices: &[Device]) -> Result<()> {
         let refuse = |reason: String| {
             Err(Error::Parameter {
                 parameter: "with_tensor_split",
@@ -416,8 +445,29 @@ impl ModelParams {
         {
             return refuse("a part is a finite number, 0 or more".to_owned());
         }
-        if !self.tensor_split.is_empty() && self.tensor_split.iter().sum::<f32>() <= 0.0 {
+        if self.tensor_split.is_empty() {
+            return Ok(());
+        }
+        // Without a device there is nothing to split. Of several, llama.cpp ignores parts for
+        // those it does not have.
+        let n_used = match devices.len() {
+            0 => self.tensor_split.len(),
+            n => n,
+        };
+        if self
+            .tensor_split
+            .iter()
+            .skip(n_used)
+            .any(|part| *part > 0.0)
+        {
+            return refuse(format!("the model is given {n_used} devices"));
+        }
+        let sum: f32 = self.tensor_split.iter().sum();
+        if sum <= 0.0 {
             return refuse("all parts are 0".to_owned());
+        }
+        if !sum.is_finite() {
+            return refuse("the parts' sum is too large for a 32-bit float".to_owned());
         }
         Ok(())
     }
@@ -441,8 +491,8 @@ impl ModelParams {
     }
 }
 
-/// llama.cpp's own choice: all RPC devices and GPUs; integrated GPUs where there is no
-/// other.
+/// llama.cpp's own choice: all RPC devices and GPUs, one that two backends can run for the
+/// first of them; where there is no other GPU, the first backend's integrated ones.
 fn default_devices(known: &[Device]) -> Vec<Device> {
     let (rpc, local): (Vec<Device>, Vec<Device>) = known
         .iter()
@@ -454,9 +504,18 @@ fn default_devices(known: &[Device]) -> Vec<Device> {
             .copied()
             .filter(move |d: &Device| d.device_type() == kind)
     };
-    let mut gpus: Vec<Device> = of_type(DeviceType::Gpu).collect();
+    let mut gpus: Vec<Device> = Vec::new();
+    for device in of_type(DeviceType::Gpu) {
+        let id = device.handle().hardware_id();
+        let seen = |other: &Device| id.is_some() && other.handle().hardware_id() == id;
+        if !gpus.iter().any(seen) {
+            gpus.push(device);
+        }
+    }
     if gpus.is_empty() {
         gpus = of_type(DeviceType::IntegratedGpu).collect();
+        let first = gpus.first().map(Device::backend_name);
+        gpus.retain(|device| Some(device.backend_name()) == first);
     }
     rpc.into_iter().chain(gpus).collect()
 }
@@ -464,7 +523,8 @@ fn default_devices(known: &[Device]) -> Vec<Device> {
 fn check_devices(devices: &[Device]) -> Result<()> {
     for (index, device) in devices.iter().enumerate() {
         let reason = if !device.device_type().is_gpu() {
-            "the CPU is always used; leave it out, or give an empty list for the CPU alone"
+            "it is no GPU; the CPU and what helps it are always used: leave them out, or give an \
+             empty list for the CPU alone"
         } else if devices[..index].contains(device) {
             "it is named twice"
         } else {

@@ -54,6 +54,24 @@ impl From<String> for ModelSource {
     }
 }
 
+impl From<&String> for ModelSource {
+    fn from(path: &String) -> Self {
+        Self::File(path.into())
+    }
+}
+
+impl From<&[PathBuf]> for ModelSource {
+    fn from(paths: &[PathBuf]) -> Self {
+        Self::Splits(paths.to_vec())
+    }
+}
+
+impl From<&Vec<PathBuf>> for ModelSource {
+    fn from(paths: &Vec<PathBuf>) -> Self {
+        Self::Splits(paths.clone())
+    }
+}
+
 impl From<Vec<PathBuf>> for ModelSource {
     fn from(paths: Vec<PathBuf>) -> Self {
         Self::Splits(paths)

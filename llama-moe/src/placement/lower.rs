@@ -5,7 +5,6 @@
 //! rules own their patterns; the array for the loader borrows from them.
 
 use std::fmt;
-use std::path::Path;
 
 use super::overrides::{OverrideError, TensorOverrides};
 use super::pattern::Pattern;
@@ -14,7 +13,7 @@ use crate::backend::{Backend, Device, DeviceType};
 use crate::error::{Error, Result};
 use crate::ffi::{BufferType, RawOverrides};
 use crate::gguf::ModelHeader;
-use crate::model::ModelParams;
+use crate::model::{ModelParams, ModelSource, checked_header};
 
 /// llama.cpp's `llama_max_tensor_buft_overrides`, which its loader does not check.
 const MAX_RULES: usize = 4096;
@@ -52,20 +51,21 @@ pub struct RuleMatch {
 }
 
 impl TensorOverrides {
-    /// Works the rules out for the model file at `path`, with the devices that
+    /// Works the rules out for a model, its file or files, with the devices that
     /// `params` gives it: what each takes, as [`Model::load`](crate::Model::load) does
     /// before it loads. Reads headers only.
     ///
     /// # Errors
     /// [`Error::Override`] for a rule that cannot be applied, [`Error::File`] and
-    /// [`Error::Load`] for a file that is none.
+    /// [`Error::Load`] for a file that is none, [`Error::Parameter`] for a parameter that
+    /// cannot work.
     pub fn lower(
         &self,
         backend: &Backend,
-        path: impl AsRef<Path>,
+        source: impl Into<ModelSource>,
         params: &ModelParams,
     ) -> Result<LoweredOverrides> {
-        let header = ModelHeader::read(path.as_ref())?;
+        let header = checked_header(&source.into(), params)?;
         self.lower_for(
             &header,
             params.loads_mtp(),
@@ -335,7 +335,14 @@ impl DevicesInUse {
         // Accelerators compute in the CPU's memory.
         let device = match device.device_type() {
             DeviceType::Cpu | DeviceType::Accelerator => self.cpu,
-            _ if self.devices.contains(&device) && !self.merged => device,
+            _ if self.merged => {
+                return Err(OverrideError::DevicesMerged {
+                    rule: rule.to_string(),
+                    device: device.name(),
+                }
+                .into());
+            }
+            _ if self.devices.contains(&device) => device,
             _ => {
                 return Err(OverrideError::DeviceNotInUse {
                     rule: rule.to_string(),
@@ -355,17 +362,21 @@ impl DevicesInUse {
     }
 
     fn names_in_use(&self) -> Vec<String> {
-        let devices = if self.merged { &[][..] } else { &self.devices };
-        [self.cpu].iter().chain(devices).map(Device::name).collect()
+        let devices = [self.cpu].into_iter().chain(self.devices.iter().copied());
+        devices.map(|device| device.name()).collect()
     }
 
     fn by_buffer_type(&self, name: &str) -> Result<Device> {
-        self.known
-            .iter()
-            .find(|device| {
-                let buffer_type = device.buffer_type_name();
-                buffer_type.is_some_and(|buffer_type| buffer_type.eq_ignore_ascii_case(name))
-            })
+        let is_buffer_type = |device: &&Device| {
+            let buffer_type = device.buffer_type_name();
+            buffer_type.is_some_and(|buffer_type| buffer_type.eq_ignore_ascii_case(name))
+        };
+        // The buffer type of `RPC0` is called `RPC0[127.0.0.1:50052]`; `-ot` knows no shorter name.
+        let is_device = |device: &&Device| device.name().eq_ignore_ascii_case(name);
+        let known = || self.known.iter();
+        known()
+            .find(is_buffer_type)
+            .or_else(|| known().find(is_device))
             .copied()
             .ok_or_else(|| Error::UnknownDevice {
                 name: name.to_owned(),

@@ -80,6 +80,16 @@ pub enum OverrideError {
         /// The devices that it does use.
         in_use: Vec<String>,
     },
+    /// A rule for one device where all hold a part of every tensor.
+    #[error(
+        "the rule \"{rule}\" places tensors on {device}, but SplitMode::Tensor cuts each tensor across all devices: only the CPU can be named"
+    )]
+    DevicesMerged {
+        /// The rule.
+        rule: String,
+        /// The device.
+        device: String,
+    },
     /// A text in `-ot` syntax that is none.
     #[error("'{part}' (at byte {position}) is not PATTERN=BUFFER_TYPE: {reason}")]
     Syntax {
@@ -170,7 +180,8 @@ impl TensorOverrides {
 
     /// Rules in the syntax of llama.cpp's `-ot`: `PATTERN=BUFFER_TYPE`, several of them
     /// with commas between. A comma inside of a pattern is written `\,`. The buffer type is
-    /// what follows the last `=`, and is looked up when a model is loaded.
+    /// what follows the last `=`, and is looked up when a model is loaded; a device's name
+    /// will do, which matters for RPC devices, whose buffer types have long names.
     ///
     /// # Errors
     /// [`OverrideError::Syntax`] and [`PatternError`](super::PatternError).

@@ -38,7 +38,8 @@ pub struct TensorPlacement {
     /// `CPU_REPACK`, `CUDA_Host` (page-locked), `CUDA0`, `RPC0[127.0.0.1:50052]`. Empty
     /// if it was not allocated.
     pub buffer: String,
-    /// The device that the buffer type belongs to.
+    /// The device that the buffer type belongs to. `None` where it was not allocated, or is cut
+    /// across several devices ([`SplitMode::Tensor`](crate::SplitMode::Tensor)).
     pub device: Option<Device>,
     /// Whether it is in system memory: plain, page-locked, mapped or repacked.
     pub is_host: bool,
@@ -146,7 +147,7 @@ impl TensorPlacement {
     fn new(record: TensorRecord, overrides: &LoweredOverrides) -> Self {
         let rule = overrides.rule_for(&record.name);
         let asked = rule.and_then(|rule| overrides.buffer_type(rule));
-        let device = record.device.map(Device::new);
+        let device = record.device.and_then(Device::of_buffer);
         // Repacked weights are in system memory too, though ggml would not have others
         // read them there.
         let is_host = record.is_host || device.is_some_and(|device| !device.device_type().is_gpu());

@@ -15,8 +15,8 @@ pub enum Target {
     Cpu,
     /// A device's own memory. The model must use the device.
     Device(Device),
-    /// The buffer type of this name, as `-ot` takes it: `CPU`, `CUDA0`, `RPC0`. Looked up
-    /// when a model is loaded.
+    /// The buffer type of this name, as `-ot` takes it, or else the device of this name: `CPU`,
+    /// `CUDA0`, `RPC0[127.0.0.1:50052]` or `RPC0`. Looked up when a model is loaded.
     Named(String),
 }
 
