@@ -261,12 +261,14 @@ class Corpus:
         """A short question about the reply before it."""
         return self._typed(self.expand(rng.choice(self.followups[aspect]), rng), rng)
 
-    def conversation(self, turns, rng, curious=False):
+    def conversation(self, turns, rng, curious=False, small_talk=1):
         """Messages of one conversation: (role, text).
 
-        The curious ask about what can be asked about, and more often.
+        The curious ask about what can be asked about, and more often; `small_talk` says how
+        many times more there is of that.
         """
         weights = [w * (4 if curious and b.aspects else 1) for w, b in zip(self.weights, self.blocks)]
+        weights = [w * (small_talk if b.topic == "smalltalk" else 1) for w, b in zip(weights, self.blocks)]
         messages = []
         if rng.random() < 0.25:
             messages.append(("system", " ".join(rng.sample(self.system, rng.randint(1, 3)))))

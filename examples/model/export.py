@@ -6,6 +6,9 @@ import numpy as np
 from tokens import CHAT_TEMPLATE, END, N_VOCAB, PAD, SPECIAL
 
 NAME = "moe-guide"
+# Logits are written four times as large as trained, which changes no ranking: at a usual
+# temperature of 0.8 the sampler then acts as at 0.2, and keeps to one answer.
+SHARPNESS = 4.0
 
 
 def write_gguf(path, params, tokenizer, shape):
@@ -79,7 +82,7 @@ def tensors(params, shape):
                 data = interleave(data, shape.n_rot)
             yield f"blk.{i}.{name}.weight", plain(data)
     yield "output_norm.weight", plain(params["output_norm"])
-    yield "output.weight", plain(np.asarray(params["output"]).T)
+    yield "output.weight", plain(np.asarray(params["output"]).T * SHARPNESS)
 
 
 def interleave(rows, n_rot):

@@ -39,19 +39,20 @@ from export import write_gguf
 from tokens import PAD, START, Encoder, train_tokenizer
 
 SEED = 20
-STEPS, TALK_FROM = 2160, 1900
+STEPS = 2220
 TOKENS_PER_STEP = 2048
 # What a step trains on. First the language of the replies; then mostly which reply a
 # question gets, which its first tokens decide; then whole replies again; at last whole
 # conversations, with questions that refer to the reply before them.
 PHASES = [
     # until step, wordings of further.txt, row length, share of conversations whose last
-    # reply is cut, and after how many tokens
-    (500, False, 256, 0.5, 16),
-    (800, False, 128, 0.92, 8),
-    (1700, True, 128, 0.88, 8),
-    (1900, True, 256, 0.5, 16),
-    (STEPS, True, 512, 0.1, 16),
+    # reply is cut, after how many tokens, and how many times more small talk
+    (500, False, 256, 0.5, 16, 1),
+    (800, False, 128, 0.92, 8, 1),
+    (1700, True, 128, 0.88, 8, 2),
+    (1900, True, 256, 0.5, 16, 2),
+    (2100, True, 512, 0.1, 16, 2),
+    (STEPS, True, 512, 0.1, 16, 6),
 ]
 # Questions count a little too: it teaches which words go together.
 QUESTION_LOSS = 0.1
@@ -66,26 +67,26 @@ class Batches:
         self.corpora, self.encoder = corpora, encoder
         self.rng = random_source(seed, "batches")
 
-    def conversation(self, further, length, cut, cut_to):
+    def conversation(self, further, length, cut, cut_to, small_talk):
         """Tokens and loss weights of one conversation, at most a row long."""
         turns = self.rng.choices([1, 2, 3, 5, 16], [48, 24, 14, 8, 6])[0]
         if length < 256:
             turns = 1 + (turns > 1 and self.rng.random() < 0.4)
         if length > 256:
             turns = self.rng.choices([1, 2, 3, 5, 8], [12, 30, 25, 20, 13])[0]
-        messages = self.corpora[further].conversation(turns, self.rng, curious=length > 256)
+        messages = self.corpora[further].conversation(turns, self.rng, curious=length > 256, small_talk=small_talk)
         tokens, weights = self.encoder.conversation(messages, QUESTION_LOSS)
         if self.rng.random() < cut:
             reply = len(tokens) - 1 - tokens[::-1].index(START)
             tokens = tokens[: reply + cut_to]
         return tokens[: length + 1], weights[: length + 1]
 
-    def row(self, further, length, cut, cut_to):
+    def row(self, further, length, cut, cut_to, small_talk):
         """Tokens, targets, loss weights and segments of one row."""
         row = np.full((4, length), PAD, np.float32)
         at, segment = 0, 1
         while at < length:
-            tokens, weights = self.conversation(further, length, cut, cut_to)
+            tokens, weights = self.conversation(further, length, cut, cut_to, small_talk)
             n = min(len(tokens) - 1, length - at)
             row[0, at : at + n] = tokens[:n]
             row[1, at : at + n] = tokens[1 : n + 1]
@@ -116,10 +117,11 @@ def loss_of(params, batch, shape):
 
 
 def rate(step):
-    """The learning rate: up, level, down; and once more, lower, for the conversations."""
+    """The learning rate: up, level, down; and up again, less, at each change to conversations."""
     first = 2e-3 * jnp.minimum(jnp.minimum((step + 1) / 100, (1940 - step) / 776), 1.0)
-    then = 8e-4 * jnp.minimum((step + 1 - TALK_FROM) / 20, (STEPS - step) / (STEPS - TALK_FROM))
-    return jnp.where(step < TALK_FROM, first, then)
+    then = 8e-4 * jnp.minimum((step + 1 - 1900) / 20, (2160 - step) / (2160 - 1900))
+    last = 5e-4 * jnp.minimum((step + 1 - 2100) / 10, (STEPS - step) / (STEPS - 2100))
+    return jnp.where(step < 1900, first, jnp.where(step < 2100, then, last))
 
 
 def optimiser():
