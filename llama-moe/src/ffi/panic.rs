@@ -12,8 +12,11 @@ pub(crate) fn catch<T>(stash: &mut Option<String>, callback: impl FnOnce() -> T)
         Ok(value) => Some(value),
         Err(payload) => {
             stash.get_or_insert_with(|| message(payload.as_ref()));
-            // A payload's own destructor may panic, and so may the payload of that.
-            if let Err(again) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            // A payload's own destructor may panic, and so may the payload of that, unless it
+            // is one of the two that have none.
+            if let Err(again) = panic::catch_unwind(AssertUnwindSafe(|| drop(payload)))
+                && !(again.is::<&str>() || again.is::<String>())
+            {
                 std::mem::forget(again);
             }
             None
