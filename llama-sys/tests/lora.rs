@@ -58,7 +58,12 @@ fn logits(model: &Model, context: &Context) -> Vec<f32> {
 #[test]
 fn an_adapter_changes_the_logits_while_it_is_set() {
     let (dir, path) = support::moe_model();
-    let model = Model::load(&path, &model_params()).expect("the test model loads");
+    let mut params = model_params();
+    if cfg!(feature = "vulkan") {
+        // Mesa 22.3's CPU driver corrupts its heap with the layers on it.
+        params.n_gpu_layers = 0;
+    }
+    let model = Model::load(&path, &params).expect("the test model loads");
     let context = Context::new(&model, &context_params()).expect("a context");
     let before = logits(&model, &context);
     assert_eq!(logits(&model, &context), before, "not repeatable");
