@@ -88,9 +88,7 @@ impl GgufHeader {
 
     /// The first text that occurs twice in an array of texts; empty ones do not count.
     pub(crate) fn repeated_text(&self, key: &str) -> Option<String> {
-        let key = CString::new(key).ok()?;
-        // SAFETY: a live header and a NUL-terminated key.
-        let id = unsafe { sys::gguf_find_key(self.0.as_ptr(), key.as_ptr()) };
+        let id = self.id(key)?;
         let n = self.pair(id)?.n;
         let mut seen = HashSet::with_capacity(n.min(1 << 20));
         for index in 0..n {
@@ -113,10 +111,14 @@ impl GgufHeader {
     }
 
     fn find(&self, key: &str) -> Option<sys::llama_shim_gguf_kv> {
+        self.pair(self.id(key)?)
+    }
+
+    /// The index of a key; -1, which names no pair, if it is not there.
+    fn id(&self, key: &str) -> Option<i64> {
         let key = CString::new(key).ok()?;
         // SAFETY: a live header and a NUL-terminated key.
-        let id = unsafe { sys::gguf_find_key(self.0.as_ptr(), key.as_ptr()) };
-        self.pair(id)
+        Some(unsafe { sys::gguf_find_key(self.0.as_ptr(), key.as_ptr()) })
     }
 
     fn pair(&self, id: i64) -> Option<sys::llama_shim_gguf_kv> {
