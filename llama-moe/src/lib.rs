@@ -28,6 +28,7 @@
 //! | module | what is in it |
 //! |---|---|
 //! | [`backend`] | the process: [`Backend`], [`Device`]s, workers on other machines, the log |
+//! | [`gguf`] | what a file says before it is loaded: tensors with their roles, the MoE shape |
 //! | [`placement`] | the heart: [`TensorOverrides`], [`Pattern`]s, the report [`Placement`] |
 //! | [`model`] | [`Model`] and its [`ModelParams`], [`Vocab`], LoRA adapters |
 //! | [`context`] | [`Context`]: a [`Batch`] in, logits or embeddings out; memory and state |
@@ -76,7 +77,7 @@ pub mod chat;
 pub mod context;
 mod error;
 mod ffi;
-mod gguf;
+pub mod gguf;
 pub mod model;
 pub mod placement;
 pub mod sampler;

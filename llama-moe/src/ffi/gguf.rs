@@ -10,16 +10,28 @@ use llama_sys as sys;
 use super::call::{Failure, guarded};
 use super::text;
 use crate::error::Result;
+use crate::gguf::Value;
 
 /// The header of one GGUF file.
+#[derive(Debug)]
 pub(crate) struct GgufHeader(NonNull<sys::gguf_context>);
 
-/// A value of a header: whole numbers that are not negative, one or an array of them,
-/// or a text; what else there is counts as absent.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum GgufValue {
-    Unsigned(Vec<u64>),
-    Text(String),
+// SAFETY: nothing here changes a header after it was read, and ggml's getters only read it.
+unsafe impl Send for GgufHeader {}
+// SAFETY: as above.
+unsafe impl Sync for GgufHeader {}
+
+/// One tensor of a file.
+pub(crate) struct GgufTensor {
+    pub(crate) name: String,
+    pub(crate) type_id: u32,
+    /// ggml's name of the element type.
+    pub(crate) kind: String,
+    /// Without the dimensions of 1 at the end.
+    pub(crate) shape: Vec<u64>,
+    pub(crate) bytes: u64,
+    /// From the start of the file.
+    pub(crate) offset: u64,
 }
 
 /// The types of single values that llama.cpp asserts on.
@@ -53,27 +65,79 @@ impl GgufHeader {
         }))
     }
 
-    /// The value of `key`, if it is there and of a kind that [`GgufValue`] knows.
-    pub(crate) fn value(&self, key: &str) -> Option<GgufValue> {
-        let kv = self.find(key)?;
-        if !kv.string.is_null() {
-            return Some(GgufValue::Text(text::owned(kv.string)));
+    /// The value of `key`, if it is there.
+    pub(crate) fn value(&self, key: &str) -> Option<Value> {
+        let id = self.id(key)?;
+        let kv = self.pair(id)?;
+        if kv.type_ != sys::GGUF_TYPE_ARRAY {
+            return if kv.type_ == sys::GGUF_TYPE_STRING {
+                Some(Value::Text(text::owned(kv.string)))
+            } else {
+                self.numbers(&kv)?.pop()
+            };
+        }
+        Some(Value::Array(match kv.element_type {
+            sys::GGUF_TYPE_STRING => {
+                let texts = (0..kv.n).map(|index| self.text(id, index));
+                texts
+                    .map(|text| Some(Value::Text(text?.to_string_lossy().into_owned())))
+                    .collect::<Option<_>>()?
+            }
+            _ => self.numbers(&kv)?,
+        }))
+    }
+
+    /// The keys in the file's order.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        // SAFETY: a live header.
+        let count = unsafe { sys::gguf_get_n_kv(self.0.as_ptr()) };
+        (0..count)
+            .filter_map(|id| Some(text::owned(self.pair(id)?.key)))
+            .collect()
+    }
+
+    /// The number of elements of an array, 1 for a single value.
+    pub(crate) fn n_values(&self, key: &str) -> Option<usize> {
+        Some(self.find(key)?.n)
+    }
+
+    /// The numbers, or truth values, of a pair.
+    fn numbers(&self, kv: &sys::llama_shim_gguf_kv) -> Option<Vec<Value>> {
+        if kv.n == 0 {
+            return Some(Vec::new());
         }
         if kv.data.is_null() {
             return None;
         }
-        let numbers: Option<Vec<u64>> = match kv.element_type {
-            sys::GGUF_TYPE_UINT8 => unsigned::<u8>(&kv),
-            sys::GGUF_TYPE_UINT16 => unsigned::<u16>(&kv),
-            sys::GGUF_TYPE_UINT32 => unsigned::<u32>(&kv),
-            sys::GGUF_TYPE_UINT64 => unsigned::<u64>(&kv),
-            sys::GGUF_TYPE_INT8 => unsigned::<i8>(&kv),
-            sys::GGUF_TYPE_INT16 => unsigned::<i16>(&kv),
-            sys::GGUF_TYPE_INT32 => unsigned::<i32>(&kv),
-            sys::GGUF_TYPE_INT64 => unsigned::<i64>(&kv),
-            _ => None,
-        };
-        numbers.map(GgufValue::Unsigned)
+        Some(match kv.element_type {
+            sys::GGUF_TYPE_UINT8 => values(kv, Value::U8),
+            sys::GGUF_TYPE_INT8 => values(kv, Value::I8),
+            sys::GGUF_TYPE_UINT16 => values(kv, Value::U16),
+            sys::GGUF_TYPE_INT16 => values(kv, Value::I16),
+            sys::GGUF_TYPE_UINT32 => values(kv, Value::U32),
+            sys::GGUF_TYPE_INT32 => values(kv, Value::I32),
+            sys::GGUF_TYPE_UINT64 => values(kv, Value::U64),
+            sys::GGUF_TYPE_INT64 => values(kv, Value::I64),
+            sys::GGUF_TYPE_FLOAT32 => values(kv, Value::F32),
+            sys::GGUF_TYPE_FLOAT64 => values(kv, Value::F64),
+            sys::GGUF_TYPE_BOOL => values(kv, |byte: u8| Value::Bool(byte != 0)),
+            _ => return None,
+        })
+    }
+
+    /// One text of an array of texts.
+    fn text(&self, id: i64, index: usize) -> Option<&CStr> {
+        let mut text = ptr::null();
+        guarded(|error| {
+            // SAFETY: a live header; anything but an array of texts is refused, and an
+            // index out of range too.
+            unsafe {
+                sys::llama_shim_gguf_get_arr_str(self.0.as_ptr(), id, index, &mut text, error)
+            }
+        })
+        .ok()?;
+        // SAFETY: a NUL-terminated text of the header, which lives as long as `self`.
+        Some(unsafe { CStr::from_ptr(text) })
     }
 
     /// The type that `key` has; `None` if it is not there.
@@ -92,17 +156,7 @@ impl GgufHeader {
         let n = self.pair(id)?.n;
         let mut seen = HashSet::with_capacity(n.min(1 << 20));
         for index in 0..n {
-            let mut text = ptr::null();
-            guarded(|error| {
-                // SAFETY: a live header; anything but an array of texts is refused, and an
-                // index out of range too.
-                unsafe {
-                    sys::llama_shim_gguf_get_arr_str(self.0.as_ptr(), id, index, &mut text, error)
-                }
-            })
-            .ok()?;
-            // SAFETY: a NUL-terminated text of the header, which lives as long as `self`.
-            let text = unsafe { CStr::from_ptr(text) };
+            let text = self.text(id, index)?;
             if !text.is_empty() && !seen.insert(text) {
                 return Some(text.to_string_lossy().into_owned());
             }
@@ -132,10 +186,12 @@ impl GgufHeader {
         Some(kv)
     }
 
-    /// Names and sizes in bytes of the file's tensors, in the file's order.
-    pub(crate) fn tensors(&self) -> Vec<(String, u64)> {
+    /// The file's tensors, in the file's order.
+    pub(crate) fn tensors(&self) -> Vec<GgufTensor> {
         // SAFETY: a live header.
         let count = unsafe { sys::gguf_get_n_tensors(self.0.as_ptr()) };
+        // SAFETY: a live header.
+        let data = unsafe { sys::gguf_get_data_offset(self.0.as_ptr()) } as u64;
         (0..count)
             .filter_map(|id| {
                 // SAFETY: zero is a valid value of this plain struct, which the call fills.
@@ -147,7 +203,18 @@ impl GgufHeader {
                     }
                 })
                 .ok()?;
-                Some((text::owned(tensor.name), tensor.size as u64))
+                // SAFETY: the reader refuses types that ggml has no name for.
+                let kind = unsafe { sys::ggml_type_name(tensor.type_) };
+                let n_dims = 1 + tensor.ne.iter().rposition(|&n| n != 1).unwrap_or(0);
+                let shape = tensor.ne.iter().take(n_dims);
+                Some(GgufTensor {
+                    name: text::owned(tensor.name),
+                    type_id: tensor.type_,
+                    kind: text::owned(kind),
+                    shape: shape.map(|&n| u64::try_from(n).unwrap_or(0)).collect(),
+                    bytes: tensor.size as u64,
+                    offset: data.saturating_add(tensor.offset as u64),
+                })
             })
             .collect()
     }
@@ -160,13 +227,10 @@ impl Drop for GgufHeader {
     }
 }
 
-/// The numbers of a pair, if none of them is negative; `T` is the type the pair has.
-fn unsigned<T: Copy + TryInto<u64>>(kv: &sys::llama_shim_gguf_kv) -> Option<Vec<u64>> {
+/// The numbers of a pair; `T` is the type the pair has.
+fn values<T: Copy>(kv: &sys::llama_shim_gguf_kv, of: impl Fn(T) -> Value) -> Vec<Value> {
     // SAFETY: not NULL; the shim says that `data` leads to `n` numbers of the pair's type,
     // aligned, which live as long as the header.
     let numbers = unsafe { std::slice::from_raw_parts(kv.data.cast::<T>(), kv.n) };
-    numbers
-        .iter()
-        .map(|&number| number.try_into().ok())
-        .collect()
+    numbers.iter().map(|&number| of(number)).collect()
 }

@@ -33,7 +33,7 @@ pub(crate) use context::{
 };
 pub(crate) use device::{BufferType, DeviceHandle, DeviceKind, devices};
 pub(crate) use eval::{EvalHook, SharedEval};
-pub(crate) use gguf::{GgufHeader, GgufKind, GgufValue};
+pub(crate) use gguf::{GgufHeader, GgufKind};
 pub(crate) use global::{init, llama_version, max_devices, max_sequences, numa_init};
 pub(crate) use lora::LoraHandle;
 pub(crate) use model::{

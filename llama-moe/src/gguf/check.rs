@@ -1,10 +1,9 @@
 //! Metadata that llama.cpp's loader asserts on: refused here, where it is an error, before
 //! it ends the process there.
 
-use std::collections::BTreeMap;
-
-use super::ModelHeader;
-use crate::ffi::{GgufHeader, GgufValue, KvValue};
+use super::header::Header;
+use super::value::Value;
+use crate::ffi::KvValue;
 
 /// `LLAMA_MAX_LAYERS` and `LLAMA_MAX_EXPERTS` of the pinned llama.cpp's `llama-hparams.h`.
 const MAX_LAYERS: u64 = 512;
@@ -19,88 +18,61 @@ const MAX_POOLING_TYPE: u64 = 4;
 /// Architectures that may name experts and have none.
 const EXPERTS_OPTIONAL: [&str; 2] = ["hunyuan_vl", "hunyuan-dense"];
 
-/// Whole numbers that the loader's assertions are about, without the architecture's name
-/// before them.
-const NUMBERS: [&str; 9] = [
-    "block_count",
-    "pooling_type",
-    "posnet.block_count",
-    "convnext.block_count",
-    "nextn_predict_layers",
-    "expert_count",
-    "expert_used_count",
-    "expert_group_count",
-    "expert_group_used_count",
-];
-
-/// The values of a header that the loader's assertions are about.
-#[derive(Clone, Debug, Default)]
-pub(super) struct CriticalKeys {
-    architecture: String,
-    /// Some are arrays, with a number for each layer.
-    numbers: BTreeMap<&'static str, Vec<u64>>,
-    rope_scaling: Option<String>,
-    repeated_token: Option<String>,
-    /// WordPiece has no tokens for bytes.
-    bytes_in_word_pieces: bool,
+/// The metadata that a load sees: the file's, some of it replaced.
+struct Keys<'a> {
+    header: &'a Header,
+    replaced: &'a [(String, KvValue)],
 }
 
-impl CriticalKeys {
-    pub(super) fn read(header: &GgufHeader, architecture: String) -> Self {
-        let value = |key: &str| header.value(&format!("{architecture}.{key}"));
-        let numbers = NUMBERS.into_iter().filter_map(|key| match value(key) {
-            Some(GgufValue::Unsigned(numbers)) => Some((key, numbers)),
-            _ => None,
-        });
-        Self {
-            numbers: numbers.collect(),
-            rope_scaling: match value("rope.scaling.type") {
-                Some(GgufValue::Text(scaling)) => Some(scaling),
-                _ => None,
-            },
-            repeated_token: header.repeated_text("tokenizer.ggml.tokens"),
-            bytes_in_word_pieces: header.value("tokenizer.ggml.model")
-                == Some(GgufValue::Text("bert".to_owned()))
-                && matches!(
-                    header.value("tokenizer.ggml.token_type"),
-                    Some(GgufValue::Unsigned(types)) if types.contains(&TOKEN_TYPE_BYTE)
-                ),
-            architecture,
-        }
-    }
-
+impl Keys<'_> {
     /// The largest of a key's numbers.
-    fn max(&self, key: &str, replaced: &[(String, KvValue)]) -> Option<u64> {
-        let of_file = self.numbers.get(key).map(Vec::as_slice).unwrap_or_default();
+    fn max(&self, key: &str) -> Option<u64> {
+        let of_file = self.of_file(key);
+        let of_file: Vec<u64> = match &of_file {
+            Some(value) => value.elements().iter().filter_map(Value::as_u64).collect(),
+            None => Vec::new(),
+        };
         // llama.cpp replaces single numbers only, and cuts them to 32 bits. One that may be an
         // array is not even looked for if the file has none.
-        let replaceable = match of_file {
+        let replaceable = match of_file.as_slice() {
             [] => key != "expert_used_count",
             numbers => numbers.len() == 1,
         };
-        match self.replacement(key, replaced) {
+        match self.replacement(key) {
             Some(KvValue::Int(number)) if replaceable => Some(u64::from(*number as u32)),
             _ => of_file.iter().max().copied(),
         }
     }
 
+    fn of_file(&self, key: &str) -> Option<Value> {
+        self.header
+            .value(&format!("{}.{key}", self.header.architecture()))
+    }
+
     /// What a key is replaced by, given without the architecture's name; the first one holds.
-    fn replacement<'a>(&self, key: &str, replaced: &'a [(String, KvValue)]) -> Option<&'a KvValue> {
-        let key = format!("{}.{key}", self.architecture);
-        let found = replaced.iter().find(|(replaced, _)| *replaced == key);
+    fn replacement(&self, key: &str) -> Option<&KvValue> {
+        let key = format!("{}.{key}", self.header.architecture());
+        let found = self.replaced.iter().find(|(replaced, _)| *replaced == key);
         found.map(|(_, value)| value)
     }
 }
 
-impl ModelHeader {
+impl Header {
     /// Counts blocks as a load does that replaces these entries.
     pub(crate) fn replace(&mut self, replaced: &[(String, KvValue)]) {
+        if replaced.is_empty() {
+            return;
+        }
+        let keys = Keys {
+            header: self,
+            replaced,
+        };
         let count = |key| {
-            let count = self.critical.max(key, replaced).unwrap_or(0);
+            let count = keys.max(key).unwrap_or(0);
             u32::try_from(count).unwrap_or(u32::MAX)
         };
-        (self.block_count, self.nextn_blocks) =
-            (count("block_count"), count("nextn_predict_layers"));
+        let (blocks, nextn) = (count("block_count"), count("nextn_predict_layers"));
+        self.set_blocks(blocks, nextn);
     }
 
     /// Finds what the loader would assert on; says which key, which value, and what would be
@@ -110,29 +82,32 @@ impl ModelHeader {
         vocab_only: bool,
         replaced: &[(String, KvValue)],
     ) -> Result<(), String> {
-        let keys = &self.critical;
-        if let Some(token) = &keys.repeated_token {
+        let keys = Keys {
+            header: self,
+            replaced,
+        };
+        if let Some(token) = self.gguf().repeated_text("tokenizer.ggml.tokens") {
             return Err(format!(
                 "tokenizer.ggml.tokens has the text {token:?} twice; llama.cpp needs each once"
             ));
         }
-        if keys.bytes_in_word_pieces {
+        if self.has_bytes_in_word_pieces() {
             return Err(format!(
                 "tokenizer.ggml.token_type has a token for a byte ({TOKEN_TYPE_BYTE}), which the \
                  tokenizer 'bert' knows nothing of"
             ));
         }
         // Projectors have no hyper-parameters, and are refused by the loader itself.
-        if vocab_only || keys.architecture == "clip" {
+        if vocab_only || self.architecture() == "clip" {
             return Ok(());
         }
-        let architecture = &keys.architecture;
+        let architecture = self.architecture();
         let refuse = |key: &str, value: u64, expected: String| {
             Err(format!("{architecture}.{key} = {value}: {expected}"))
         };
 
         // Without this key the loader reports an error by itself.
-        let Some(n_layer) = keys.max("block_count", replaced) else {
+        let Some(n_layer) = keys.max("block_count") else {
             return Ok(());
         };
         if !(1..=MAX_LAYERS).contains(&n_layer) {
@@ -142,30 +117,33 @@ impl ModelHeader {
                 format!("1 to {MAX_LAYERS} are possible"),
             );
         }
-        let n_nextn = keys.max("nextn_predict_layers", replaced).unwrap_or(0);
+        let n_nextn = keys.max("nextn_predict_layers").unwrap_or(0);
         if n_nextn > n_layer {
             let expected = format!("there are {n_layer} blocks");
             return refuse("nextn_predict_layers", n_nextn, expected);
         }
         for key in ["posnet.block_count", "convnext.block_count"] {
-            let n = keys.max(key, replaced).unwrap_or(0);
+            let n = keys.max(key).unwrap_or(0);
             if n > n_layer {
                 return refuse(key, n, format!("there are {n_layer} blocks"));
             }
         }
-        let pooling = keys.max("pooling_type", replaced).unwrap_or(0);
+        let pooling = keys.max("pooling_type").unwrap_or(0);
         let unspecified = u64::from(u32::MAX);
         if pooling > MAX_POOLING_TYPE && pooling != unspecified {
             let expected = format!("0 to {MAX_POOLING_TYPE} are possible");
             return refuse("pooling_type", pooling, expected);
         }
-        self.check_experts(replaced)?;
+        keys.check_experts()?;
 
-        let scaling = match keys.replacement("rope.scaling.type", replaced) {
-            Some(KvValue::Text(scaling)) => scaling,
-            _ => keys.rope_scaling.as_deref().unwrap_or("linear"),
+        let scaling = match keys.replacement("rope.scaling.type") {
+            Some(KvValue::Text(scaling)) => scaling.clone(),
+            _ => match keys.of_file("rope.scaling.type") {
+                Some(Value::Text(scaling)) => scaling,
+                _ => "linear".to_owned(),
+            },
         };
-        if !matches!(scaling, "none" | "linear" | "yarn" | "longrope") {
+        if !matches!(scaling.as_str(), "none" | "linear" | "yarn" | "longrope") {
             return Err(format!(
                 "{architecture}.rope.scaling.type = {scaling:?}: llama.cpp knows none, linear, yarn \
                  and longrope"
@@ -174,12 +152,26 @@ impl ModelHeader {
         Ok(())
     }
 
-    fn check_experts(&self, replaced: &[(String, KvValue)]) -> Result<(), String> {
-        let architecture = &self.critical.architecture;
+    /// WordPiece has no tokens for bytes.
+    fn has_bytes_in_word_pieces(&self) -> bool {
+        let is_bert = self.value("tokenizer.ggml.model") == Some(Value::Text("bert".to_owned()));
+        is_bert
+            && self
+                .value("tokenizer.ggml.token_type")
+                .is_some_and(|types| {
+                    let mut types = types.elements().iter().filter_map(Value::as_u64);
+                    types.any(|kind| kind == TOKEN_TYPE_BYTE)
+                })
+    }
+}
+
+impl Keys<'_> {
+    fn check_experts(&self) -> Result<(), String> {
+        let architecture = self.header.architecture();
         // Without a key llama.cpp counts 0.
-        let number = |key: &str| self.critical.max(key, replaced).unwrap_or(0);
+        let number = |key: &str| self.max(key).unwrap_or(0);
         let n_expert = number("expert_count");
-        if n_expert <= 1 && EXPERTS_OPTIONAL.contains(&architecture.as_str()) {
+        if n_expert <= 1 && EXPERTS_OPTIONAL.contains(&architecture) {
             return Ok(());
         }
         let [used, groups, used_groups] = [

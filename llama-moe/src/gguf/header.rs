@@ -4,49 +4,84 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use super::check::CriticalKeys;
+use super::moe::MoeShape;
+use super::tensor::{Role, TensorInfo, block_of, is_routed_expert};
+use super::value::Value;
 use crate::error::{Error, Result};
-use crate::ffi::{GgufHeader, GgufKind, GgufValue};
+use crate::ffi::{GgufHeader, GgufKind};
+use crate::model::ModelSource;
 
-/// A model's tensors and the few numbers that rules need.
+/// The header of a model, over all of its files.
+///
+/// Cheap to clone. Metadata are read when they are asked for.
+///
+/// Rests on `gguf_init_from_file`.
 #[derive(Clone, Debug)]
-pub(crate) struct ModelHeader {
-    tensors: Vec<(String, u64)>,
-    pub(super) block_count: u32,
+pub struct Header {
+    files: Arc<Files>,
+    architecture: Arc<str>,
+    block_count: u32,
     /// Blocks at the end that predict further tokens (MTP).
-    pub(super) nextn_blocks: u32,
-    pub(super) critical: CriticalKeys,
+    nextn_blocks: u32,
 }
 
-impl ModelHeader {
-    /// Reads the header of the model at `path`; where that is the first of several
-    /// files, the headers of all.
-    pub(crate) fn read(path: &Path) -> Result<Self> {
-        let first = read_file(path)?;
-        // llama.cpp's loader reads 16 bits, and refuses a number of another type.
-        let n_files = number(&first, "split.count").unwrap_or(1);
-        let n_files = u16::try_from(n_files).map_err(|_| Error::Load {
-            path: path.to_owned(),
-            reason: format!("split.count = {n_files}: at most {} are possible", u16::MAX),
-        })?;
-        let rest = split_paths(path, n_files)?;
-        Self::join(first, &rest)
+#[derive(Debug)]
+struct Files {
+    /// Of the first file, which has the metadata.
+    first: GgufHeader,
+    paths: Vec<PathBuf>,
+    tensors: Vec<TensorInfo>,
+}
+
+impl Header {
+    /// Reads the header of a model: a path, or the paths of its split files. Where a path is
+    /// the first of several files, all are read.
+    ///
+    /// # Errors
+    /// [`Error::File`] if a file cannot be read, [`Error::Load`] if it is no GGUF, is cut
+    /// short, or is no part of the model.
+    pub fn read(source: impl Into<ModelSource>) -> Result<Self> {
+        match source.into() {
+            ModelSource::File(path) => {
+                let first = read_file(&path)?;
+                // llama.cpp's loader reads 16 bits, and refuses a number of another type.
+                let n_files = number(&first, "split.count").unwrap_or(1);
+                let n_files = u16::try_from(n_files).map_err(|_| Error::Load {
+                    path: path.clone(),
+                    reason: format!("split.count = {n_files}: at most {} are possible", u16::MAX),
+                })?;
+                let rest = split_paths(&path, n_files)?;
+                Self::join(first, path, rest)
+            }
+            ModelSource::Splits(paths) => {
+                let mut paths = paths.into_iter();
+                let first = paths.next().ok_or_else(|| Error::Parameter {
+                    parameter: "split files",
+                    value: "[]".to_owned(),
+                    reason: "a model has at least one file".to_owned(),
+                })?;
+                Self::join(read_file(&first)?, first, paths.collect())
+            }
+        }
     }
 
-    /// Reads the headers of a model's files, given in their order.
-    pub(crate) fn read_splits(paths: &[PathBuf]) -> Result<Self> {
-        let (first, rest) = paths.split_first().ok_or_else(|| Error::Parameter {
-            parameter: "split files",
-            value: "[]".to_owned(),
-            reason: "a model has at least one file".to_owned(),
-        })?;
-        Self::join(read_file(first)?, rest)
-    }
+    fn join(first: GgufHeader, path: PathBuf, rest: Vec<PathBuf>) -> Result<Self> {
+        let architecture = match first.value("general.architecture") {
+            Some(Value::Text(architecture)) => architecture,
+            _ => String::new(),
+        };
+        let count = |key| {
+            let count = number(&first, &format!("{architecture}.{key}"))?;
+            Some(u32::try_from(count).unwrap_or(u32::MAX))
+        };
+        let block_count = count("block_count");
+        let nextn_blocks = count("nextn_predict_layers").unwrap_or(0);
+        let n_layer = block_count.map_or(u32::MAX, |n| n.saturating_sub(nextn_blocks));
 
-    fn join(first: GgufHeader, rest: &[PathBuf]) -> Result<Self> {
-        let mut tensors = first.tensors();
-        for path in rest {
+        let mut tensors = tensors_of(&first, 0, &path, n_layer)?;
+        for (index, path) in rest.iter().enumerate() {
             let file = read_file(path)?;
             if file.kind("split.no") != Some(GgufKind::U16) {
                 return Err(Error::Load {
@@ -55,33 +90,130 @@ impl ModelHeader {
                         .to_owned(),
                 });
             }
-            tensors.extend(file.tensors());
+            tensors.extend(tensors_of(&file, index + 1, path, n_layer)?);
         }
-        let architecture = match first.value("general.architecture") {
-            Some(GgufValue::Text(architecture)) => architecture,
-            _ => String::new(),
-        };
-        let count = |key| {
-            let count = number(&first, &format!("{architecture}.{key}")).unwrap_or(0);
-            u32::try_from(count).unwrap_or(u32::MAX)
-        };
+        let mut paths = rest;
+        paths.insert(0, path);
         Ok(Self {
-            tensors,
-            block_count: count("block_count"),
-            nextn_blocks: count("nextn_predict_layers"),
-            critical: CriticalKeys::read(&first, architecture),
+            files: Arc::new(Files {
+                first,
+                paths,
+                tensors,
+            }),
+            architecture: architecture.into(),
+            block_count: block_count.unwrap_or(0),
+            nextn_blocks,
         })
     }
 
-    /// Names and bytes, in the file's order.
-    pub(crate) fn tensors(&self) -> impl Iterator<Item = (&str, u64)> {
-        self.tensors
-            .iter()
-            .map(|(name, bytes)| (name.as_str(), *bytes))
+    /// The model's files, in their order.
+    #[must_use]
+    pub fn paths(&self) -> &[PathBuf] {
+        &self.files.paths
+    }
+
+    /// The architecture, by llama.cpp's name for it: `qwen3moe`, `gpt-oss`. Empty if the file
+    /// has none.
+    #[must_use]
+    pub fn architecture(&self) -> &str {
+        &self.architecture
+    }
+
+    /// The tensors in the files' order.
+    #[must_use]
+    pub fn tensors(&self) -> &[TensorInfo] {
+        &self.files.tensors
+    }
+
+    /// The tensor with this name.
+    #[must_use]
+    pub fn tensor(&self, name: &str) -> Option<&TensorInfo> {
+        self.tensors().iter().find(|tensor| tensor.name == name)
+    }
+
+    /// The value of a metadata key.
+    #[must_use]
+    pub fn value(&self, key: &str) -> Option<Value> {
+        self.files.first.value(key)
+    }
+
+    /// The metadata's keys, in the file's order.
+    #[must_use]
+    pub fn keys(&self) -> Vec<String> {
+        self.files.first.keys()
+    }
+
+    /// All metadata, in the file's order. The vocabulary is among it: hundreds of thousands
+    /// of values.
+    pub fn metadata(&self) -> impl Iterator<Item = (String, Value)> {
+        self.keys().into_iter().filter_map(|key| {
+            let value = self.value(&key)?;
+            Some((key, value))
+        })
+    }
+
+    /// How many values a metadata key has, which for the vocabulary is quicker than to
+    /// read them: 1 if it is no array.
+    #[must_use]
+    pub fn n_values(&self, key: &str) -> Option<usize> {
+        self.files.first.n_values(key)
+    }
+
+    /// The blocks of the file (`block_count`), those that predict further tokens included.
+    #[must_use]
+    pub fn n_blocks(&self) -> u32 {
+        self.block_count
+    }
+
+    /// The blocks at the end that predict further tokens (MTP), which are not loaded unless
+    /// [`ModelParams::with_mtp`](crate::ModelParams::with_mtp) asks for them.
+    #[must_use]
+    pub fn n_mtp_blocks(&self) -> u32 {
+        self.nextn_blocks
+    }
+
+    /// A text that says what the model is: `general.name`, or its file's name.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self.value("general.name") {
+            Some(Value::Text(name)) if !name.is_empty() => name,
+            _ => {
+                let file = self.paths().first().and_then(|path| path.file_stem());
+                file.unwrap_or_default().to_string_lossy().into_owned()
+            }
+        }
+    }
+
+    /// What the experts amount to; `None` for a dense model.
+    #[must_use]
+    pub fn moe(&self) -> Option<MoeShape> {
+        MoeShape::of(self)
+    }
+
+    /// Bytes of all tensors.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        let bytes = self.tensors().iter().map(|tensor| tensor.bytes);
+        bytes.fold(0, u64::saturating_add)
+    }
+
+    /// The largest of the numbers of a hyper-parameter, named without the architecture.
+    pub(crate) fn hyper_parameter(&self, key: &str) -> Option<u64> {
+        let value = self.value(&format!("{}.{key}", self.architecture))?;
+        value.elements().iter().filter_map(Value::as_u64).max()
+    }
+
+    pub(super) fn gguf(&self) -> &GgufHeader {
+        &self.files.first
+    }
+
+    /// Counts blocks as a load does that replaces these entries.
+    pub(super) fn set_blocks(&mut self, block_count: u32, nextn_blocks: u32) {
+        (self.block_count, self.nextn_blocks) = (block_count, nextn_blocks);
     }
 
     /// Blocks that are loaded, with those for multi-token prediction or without.
-    pub(crate) fn n_blocks(&self, with_mtp: bool) -> u32 {
+    pub(crate) fn n_blocks_loaded(&self, with_mtp: bool) -> u32 {
         if with_mtp {
             self.block_count
         } else {
@@ -90,44 +222,69 @@ impl ModelHeader {
     }
 
     /// The blocks that have routed experts, ascending.
-    pub(crate) fn moe_blocks(&self) -> Vec<u32> {
-        let blocks: BTreeSet<u32> = self
-            .tensors()
-            .filter(|(name, _)| is_routed_expert(name))
-            .filter_map(|(name, _)| Self::block_of(name))
-            .collect();
+    pub(crate) fn expert_blocks(&self) -> Vec<u32> {
+        self.blocks_where(|tensor| is_routed_expert(&tensor.name))
+    }
+
+    /// Those of them that are not for multi-token prediction.
+    pub(super) fn moe_layers(&self) -> Vec<u32> {
+        self.blocks_where(|tensor| tensor.role == Role::RoutedExpert)
+    }
+
+    fn blocks_where(&self, wanted: impl Fn(&TensorInfo) -> bool) -> Vec<u32> {
+        let tensors = self.tensors().iter().filter(|tensor| wanted(tensor));
+        let blocks: BTreeSet<u32> = tensors.filter_map(|tensor| tensor.block).collect();
         blocks.into_iter().collect()
     }
 
     /// Whether positions are looked up in a table, which ends where the training did.
     pub(crate) fn has_learned_positions(&self) -> bool {
-        self.tensors()
-            .any(|(name, _)| name == "position_embd.weight")
-    }
-
-    /// The block that a tensor belongs to, by its name.
-    pub(crate) fn block_of(tensor: &str) -> Option<u32> {
-        tensor.strip_prefix("blk.")?.split('.').next()?.parse().ok()
+        self.tensor("position_embd.weight").is_some()
     }
 }
 
-/// Whether a tensor belongs to a routed expert, by its name.
-fn is_routed_expert(tensor: &str) -> bool {
-    tensor.split('.').any(|part| {
-        part.strip_prefix("ffn_")
-            .and_then(|part| part.strip_suffix("exps"))
-            .is_some_and(|part| {
-                let part = part.strip_suffix("ch").unwrap_or(part);
-                matches!(part, "up_" | "down_" | "gate_" | "gate_up_")
-            })
-    })
+/// The tensors of one file, whose data must lie within it.
+fn tensors_of(
+    header: &GgufHeader,
+    file: usize,
+    path: &Path,
+    n_layer: u32,
+) -> Result<Vec<TensorInfo>> {
+    let n_bytes = fs::metadata(path)
+        .map_err(|source| Error::File {
+            path: path.to_owned(),
+            source,
+        })?
+        .len();
+    let tensors = header.tensors().into_iter().map(|record| TensorInfo {
+        role: Role::of(&record.name, n_layer),
+        block: block_of(&record.name),
+        name: record.name,
+        kind: record.kind,
+        shape: record.shape,
+        bytes: record.bytes,
+        file,
+        offset: record.offset,
+        type_id: record.type_id,
+    });
+    tensors
+        .map(|tensor| match tensor.offset.checked_add(tensor.bytes) {
+            Some(end) if end <= n_bytes => Ok(tensor),
+            end => Err(Error::Load {
+                path: path.to_owned(),
+                reason: format!(
+                    "the file has {n_bytes} bytes, but the data of {} ends at byte {}: it is \
+                     incomplete or damaged",
+                    tensor.name,
+                    end.map_or("2^64 or later".to_owned(), |end| end.to_string())
+                ),
+            }),
+        })
+        .collect()
 }
 
 fn number(header: &GgufHeader, key: &str) -> Option<u64> {
-    match header.value(key) {
-        Some(GgufValue::Unsigned(numbers)) if numbers.len() == 1 => numbers.first().copied(),
-        _ => None,
-    }
+    header.value(key).as_ref().and_then(Value::as_u64)
 }
 
 /// Whether there is a file that can be read.
@@ -174,27 +331,6 @@ fn split_paths(first: &Path, n_files: u16) -> Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn routed_experts_are_told_from_their_neighbours() {
-        for name in [
-            "blk.0.ffn_up_exps.weight",
-            "blk.0.ffn_gate_up_exps.weight",
-            "blk.0.ffn_down_chexps.weight",
-            "blk.0.ffn_gate_exps.bias",
-        ] {
-            assert!(is_routed_expert(name), "{name}");
-        }
-        for name in [
-            "blk.0.ffn_up.weight",
-            "blk.0.ffn_up_shexp.weight",
-            "blk.0.ffn_gate_inp.weight",
-            "blk.0.ffn_norm_exps.weight",
-            "blk.0.exp_probs_b.bias",
-        ] {
-            assert!(!is_routed_expert(name), "{name}");
-        }
-    }
 
     #[test]
     fn the_other_files_are_named_after_the_first() {

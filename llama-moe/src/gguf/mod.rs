@@ -1,8 +1,35 @@
-//! What a model file says of itself before it is loaded.
+//! What a model's file says of itself before it is loaded.
+//!
+//! A [`Header`] is read in milliseconds and touches no device: metadata, and every tensor
+//! with its shape, type, bytes and [`Role`]. [`MoeShape`] adds up what matters for placing
+//! experts.
+//!
+//! ```no_run
+//! use llama_moe::gguf::Header;
+//!
+//! let header = Header::read("gpt-oss-20b.gguf")?;
+//! if let Some(moe) = header.moe() {
+//!     println!("{} MoE layers of {} experts", moe.moe_layers.len(), moe.n_expert);
+//!     println!("{} bytes of experts per token", moe.expert_bytes_per_token);
+//! }
+//! # Ok::<(), llama_moe::Error>(())
+//! ```
+//!
+//! # Hostile files
+//!
+//! Reading a header is safe whatever the file. [`Model::load`](crate::Model::load) reads it
+//! first, and returns an error for what llama.cpp's loader would end the process over.
 
 mod adapter;
 mod check;
 mod header;
+mod moe;
+mod tensor;
+mod value;
 
 pub(crate) use adapter::check_adapter;
-pub(crate) use header::ModelHeader;
+pub use header::Header;
+pub use moe::MoeShape;
+pub(crate) use tensor::block_of;
+pub use tensor::{Role, TensorInfo};
+pub use value::Value;

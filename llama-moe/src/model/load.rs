@@ -8,7 +8,7 @@ use super::{Inner, Model};
 use crate::backend::{Backend, read_registry, settle_numa};
 use crate::error::{Error, Result};
 use crate::ffi::{DeviceHandle, LoadFailure, LoadRequest, LoadSource, ModelHandle, ModelNumber};
-use crate::gguf::ModelHeader;
+use crate::gguf::Header;
 use crate::placement::{LoweredOverrides, OverrideError, Placement};
 
 impl Model {
@@ -118,12 +118,9 @@ fn load(
 
 /// The header of a model that llama.cpp's loader does not abort on, as far as is known, with
 /// what the parameters replace in it.
-pub(crate) fn checked_header(source: &ModelSource, params: &ModelParams) -> Result<ModelHeader> {
+pub(crate) fn checked_header(source: &ModelSource, params: &ModelParams) -> Result<Header> {
     params.check_kv_overrides()?;
-    let mut header = match source {
-        ModelSource::File(path) => ModelHeader::read(path)?,
-        ModelSource::Splits(paths) => ModelHeader::read_splits(paths)?,
-    };
+    let mut header = Header::read(source.clone())?;
     header
         .check(params.is_vocab_only(), params.kv_overrides())
         .map_err(|reason| Error::Load {

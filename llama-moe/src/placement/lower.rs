@@ -12,7 +12,7 @@ use super::rule::{BlockRange, Rule, Target, Tensors};
 use crate::backend::{Backend, Device, DeviceType};
 use crate::error::{Error, Result};
 use crate::ffi::{BufferType, RawOverrides};
-use crate::gguf::ModelHeader;
+use crate::gguf::{Header, block_of};
 use crate::model::{ModelParams, ModelSource, checked_header};
 
 /// llama.cpp's `llama_max_tensor_buft_overrides`, which its loader does not check.
@@ -75,7 +75,7 @@ impl TensorOverrides {
 
     pub(crate) fn lower_for(
         &self,
-        header: &ModelHeader,
+        header: &Header,
         with_mtp: bool,
         devices: &DevicesInUse,
     ) -> Result<LoweredOverrides> {
@@ -206,16 +206,16 @@ impl fmt::Display for LoweredOverrides {
 /// What rules need to know of a model: its tensors, as far as they are loaded, and
 /// which blocks have experts.
 struct Shape<'a> {
-    header: &'a ModelHeader,
+    header: &'a Header,
     /// Blocks that are loaded: without those for multi-token prediction, unless asked.
     n_blocks: u32,
     moe_blocks: Vec<u32>,
 }
 
 impl<'a> Shape<'a> {
-    fn new(header: &'a ModelHeader, with_mtp: bool) -> Self {
-        let n_blocks = header.n_blocks(with_mtp);
-        let mut moe_blocks = header.moe_blocks();
+    fn new(header: &'a Header, with_mtp: bool) -> Self {
+        let n_blocks = header.n_blocks_loaded(with_mtp);
+        let mut moe_blocks = header.expert_blocks();
         moe_blocks.retain(|&block| block < n_blocks);
         Self {
             header,
@@ -225,9 +225,11 @@ impl<'a> Shape<'a> {
     }
 
     fn tensors(&self) -> impl Iterator<Item = (&'a str, u64)> + '_ {
-        self.header.tensors().filter(|(name, _)| {
-            ModelHeader::block_of(name).is_none_or(|block| block < self.n_blocks)
-        })
+        let loaded = |name: &str| block_of(name).is_none_or(|block| block < self.n_blocks);
+        let tensors = self.header.tensors().iter();
+        tensors
+            .map(|tensor| (tensor.name.as_str(), tensor.bytes))
+            .filter(move |(name, _)| loaded(name))
     }
 
     /// Something to start from for whoever wrote a rule that matches nothing.
