@@ -850,6 +850,109 @@ enum llama_shim_status llama_shim_placement_get(
 /* Frees the list with its names; NULL is fine. */
 void llama_shim_placement_free(struct llama_shim_placement * list) LLAMA_SHIM_NOEXCEPT;
 
+/* ---- weights before they are loaded ---------------------------------------------- */
+
+/* Where the loader would put a weight can be told from a file's header: it takes the first
+   place of a list in which the device can compute with the weight. These functions give the
+   lists, the answers and the sizes; nothing is allocated. A worker process (RPC) may be
+   asked for a size. Registering devices meanwhile is not allowed, as with all that reads
+   the registry. */
+
+/* A buffer type, and the device that would compute with a weight in it. */
+struct llama_shim_weight_place {
+    ggml_backend_dev_t         dev;
+    ggml_backend_buffer_type_t buft;
+};
+
+/* The places for weights on the CPU in the loader's order: those of accelerators, the
+   page-locked memory of the first of the model's `devices` that has such (unless
+   `no_host`), the CPU's extra ones, such as for repacked weights (if `use_extra_bufts`),
+   the CPU's own. Copies up to `capacity` of them to `list`; `n` receives how many there
+   are. Any thread. */
+enum llama_shim_status llama_shim_weight_places_cpu(
+    const ggml_backend_dev_t * devices,
+    size_t n_devices,
+    bool no_host,
+    bool use_extra_bufts,
+    struct llama_shim_weight_place * list,
+    size_t capacity,
+    size_t * n,
+    char ** error) LLAMA_SHIM_NOEXCEPT;
+
+/* The places for weights of a layer on `dev`, to which the loader appends those of the CPU.
+   With `split_rows` (LLAMA_SPLIT_MODE_ROW) the first spreads a matrix by `tensor_split`,
+   NULL or llama_max_devices() floats; a device that cannot do that is refused. Any
+   thread. */
+enum llama_shim_status llama_shim_weight_places_device(
+    ggml_backend_dev_t dev,
+    bool split_rows,
+    const float * tensor_split,
+    struct llama_shim_weight_place * list,
+    size_t capacity,
+    size_t * n,
+    char ** error) LLAMA_SHIM_NOEXCEPT;
+
+/* The bytes that a weight with the GGML_MAX_DIMS extents `ne` takes in a buffer of this
+   type, padded to its alignment: a loaded model's buffer has the sum of these. Refused are
+   shapes that ggml would abort on, and weights of more than 2^40 elements. Any thread. */
+enum llama_shim_status llama_shim_weight_size(
+    ggml_backend_buffer_type_t buft,
+    enum ggml_type type,
+    const int64_t * ne,
+    size_t * size,
+    char ** error) LLAMA_SHIM_NOEXCEPT;
+
+/* What of a model's hyper-parameters the test of an operation needs; 0 where it is not
+   known, which is refused for the operations named. */
+struct llama_shim_weight_hparams {
+    int64_t n_expert_used; /* the most of any layer: MUL_MAT_ID, ADD_ID */
+    int64_t n_embd_head;   /* of V: ROPE */
+    int64_t n_head;        /* of the first layer: ROPE */
+    int64_t n_embd_inp;    /* IM2COL */
+    int64_t ssm_d_state;   /* SSM_SCAN, if the weight has rows of one element */
+    int64_t ssm_d_inner;   /* SSM_SCAN */
+    int64_t ssm_n_group;   /* SSM_SCAN; 0 counts as 1 */
+};
+
+/* Whether `dev` can compute `op` with a weight in a buffer of type `buft`, by the loader's
+   own test: a batch of 512 tokens. An operation that llama.cpp has no weights for, a shape
+   that does not suit it, and hyper-parameters out of range are refused. Any thread. */
+enum llama_shim_status llama_shim_weight_supported(
+    ggml_backend_dev_t dev,
+    ggml_backend_buffer_type_t buft,
+    enum ggml_op op,
+    enum ggml_type type,
+    const int64_t * ne,
+    const struct llama_shim_weight_hparams * hparams,
+    bool * supported,
+    char ** error) LLAMA_SHIM_NOEXCEPT;
+
+/* Which layers a weight belongs to. */
+enum llama_shim_weight_layer {
+    LLAMA_SHIM_WEIGHT_UNKNOWN   = 0, /* llama.cpp's table has no such name */
+    LLAMA_SHIM_WEIGHT_INPUT     = 1, /* always on the CPU */
+    LLAMA_SHIM_WEIGHT_REPEATING = 2, /* on the device of its block */
+    LLAMA_SHIM_WEIGHT_OUTPUT    = 3, /* on the device of the layer after the last */
+};
+
+/* What llama.cpp uses a weight for. */
+struct llama_shim_weight_use {
+    enum llama_shim_weight_layer layer;
+    enum ggml_op                 op;    /* GGML_OP_NONE: the loader leaves it out */
+    int32_t                      block; /* the number in the name; -1: none. Repeating
+                                           weights without one go with the first block, or,
+                                           as frequency factors do, with every block */
+};
+
+/* Looks a tensor's name up in llama.cpp's own table. Three names mean different tensors in
+   different architectures, hence `arch`, such as "qwen3moe"; one that is not known is fine.
+   Needs llama.cpp's internal headers at build time. Any thread. */
+enum llama_shim_status llama_shim_weight_find(
+    const char * arch,
+    const char * name,
+    struct llama_shim_weight_use * use,
+    char ** error) LLAMA_SHIM_NOEXCEPT;
+
 /* ---- memory breakdown ------------------------------------------------------------- */
 
 /* What a context and its model take of one kind of memory. */

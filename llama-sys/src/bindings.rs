@@ -229,6 +229,7 @@ pub type llama_opt_param_filter = ::core::option::Option<
 >;
 pub type llama_shim_status = ::core::ffi::c_uint;
 pub type llama_shim_grammar_limit = ::core::ffi::c_uint;
+pub type llama_shim_weight_layer = ::core::ffi::c_uint;
 pub type llama_shim_regex_limit = ::core::ffi::c_uint;
 pub type llama_shim_fit_result = ::core::ffi::c_uint;
 #[repr(C)]
@@ -804,6 +805,30 @@ pub struct llama_shim_placement {
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
+pub struct llama_shim_weight_place {
+    pub dev: ggml_backend_dev_t,
+    pub buft: ggml_backend_buffer_type_t,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct llama_shim_weight_hparams {
+    pub n_expert_used: i64,
+    pub n_embd_head: i64,
+    pub n_head: i64,
+    pub n_embd_inp: i64,
+    pub ssm_d_state: i64,
+    pub ssm_d_inner: i64,
+    pub ssm_n_group: i64,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct llama_shim_weight_use {
+    pub layer: llama_shim_weight_layer,
+    pub op: ggml_op,
+    pub block: i32,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct llama_shim_memory_entry {
     pub buft: ggml_backend_buffer_type_t,
     pub buft_name: *const ::core::ffi::c_char,
@@ -1290,6 +1315,10 @@ pub const LLAMA_SHIM_GRAMMAR_MAX_LENGTH: llama_shim_grammar_limit = 262144;
 pub const LLAMA_SHIM_GRAMMAR_MAX_DEPTH: llama_shim_grammar_limit = 256;
 pub const LLAMA_SHIM_GRAMMAR_MAX_CHAIN: llama_shim_grammar_limit = 4096;
 pub const LLAMA_SHIM_GRAMMAR_MAX_STEPS: llama_shim_grammar_limit = 50000000;
+pub const LLAMA_SHIM_WEIGHT_UNKNOWN: llama_shim_weight_layer = 0;
+pub const LLAMA_SHIM_WEIGHT_INPUT: llama_shim_weight_layer = 1;
+pub const LLAMA_SHIM_WEIGHT_REPEATING: llama_shim_weight_layer = 2;
+pub const LLAMA_SHIM_WEIGHT_OUTPUT: llama_shim_weight_layer = 3;
 pub const LLAMA_SHIM_REGEX_MAX_LENGTH: llama_shim_regex_limit = 4096;
 pub const LLAMA_SHIM_REGEX_MAX_DEPTH: llama_shim_regex_limit = 64;
 pub const LLAMA_SHIM_REGEX_MAX_STEPS: llama_shim_regex_limit = 16384;
@@ -7019,6 +7048,58 @@ unsafe extern "C" {
 }
 unsafe extern "C" {
     pub fn llama_shim_placement_free(list: *mut llama_shim_placement);
+}
+unsafe extern "C" {
+    pub fn llama_shim_weight_places_cpu(
+        devices: *const ggml_backend_dev_t,
+        n_devices: usize,
+        no_host: bool,
+        use_extra_bufts: bool,
+        list: *mut llama_shim_weight_place,
+        capacity: usize,
+        n: *mut usize,
+        error: *mut *mut ::core::ffi::c_char,
+    ) -> llama_shim_status;
+}
+unsafe extern "C" {
+    pub fn llama_shim_weight_places_device(
+        dev: ggml_backend_dev_t,
+        split_rows: bool,
+        tensor_split: *const f32,
+        list: *mut llama_shim_weight_place,
+        capacity: usize,
+        n: *mut usize,
+        error: *mut *mut ::core::ffi::c_char,
+    ) -> llama_shim_status;
+}
+unsafe extern "C" {
+    pub fn llama_shim_weight_size(
+        buft: ggml_backend_buffer_type_t,
+        type_: ggml_type,
+        ne: *const i64,
+        size: *mut usize,
+        error: *mut *mut ::core::ffi::c_char,
+    ) -> llama_shim_status;
+}
+unsafe extern "C" {
+    pub fn llama_shim_weight_supported(
+        dev: ggml_backend_dev_t,
+        buft: ggml_backend_buffer_type_t,
+        op: ggml_op,
+        type_: ggml_type,
+        ne: *const i64,
+        hparams: *const llama_shim_weight_hparams,
+        supported: *mut bool,
+        error: *mut *mut ::core::ffi::c_char,
+    ) -> llama_shim_status;
+}
+unsafe extern "C" {
+    pub fn llama_shim_weight_find(
+        arch: *const ::core::ffi::c_char,
+        name: *const ::core::ffi::c_char,
+        use_: *mut llama_shim_weight_use,
+        error: *mut *mut ::core::ffi::c_char,
+    ) -> llama_shim_status;
 }
 unsafe extern "C" {
     pub fn llama_shim_memory_new(

@@ -63,6 +63,9 @@ fn layouts() -> Vec<Layout> {
         llama_shim_memory_entry { buft, buft_name, dev, dev_name, is_host, model, context, compute }
         llama_shim_tensor { name, type_, n_dims, ne, bytes, buft, buft_name, dev, dev_name, is_host, duplicate }
         llama_shim_token { text, score, attr, is_control, is_eog }
+        llama_shim_weight_hparams { n_expert_used, n_embd_head, n_head, n_embd_inp, ssm_d_state, ssm_d_inner, ssm_n_group }
+        llama_shim_weight_place { dev, buft }
+        llama_shim_weight_use { layer, op, block }
         llama_token_data { id, logit, p }
         llama_token_data_array { data, size, selected, sorted }
     }

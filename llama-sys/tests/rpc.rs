@@ -306,6 +306,13 @@ fn experts_stay_here_and_the_rest_goes_to_the_worker() {
             .filter(|t| t.name.contains("attn_q.weight"))
             .all(|t| t.device.starts_with("RPC") && !t.is_host);
         assert!(attention, "attention left the worker");
+
+        // All of this could be told before.
+        let told = support::weights::check(&support::placement(&all), Some(device), true);
+        let context = Context::new(&all, &context_params()).expect("a context");
+        for entry in support::memory(&context) {
+            assert_eq!(told.get(&entry.buffer).copied().unwrap_or(0), entry.model);
+        }
     }
 
     let tokens = support::tokenize(&local, "the expert");

@@ -24,6 +24,7 @@ mod rpc;
 mod sampler;
 mod text;
 mod vocab;
+mod weights;
 
 pub(crate) use batch::BatchArrays;
 pub(crate) use call::Failure;
@@ -49,6 +50,10 @@ pub(crate) use rpc::{add_server, serve};
 pub(crate) use sampler::{PlainSampler, SamplerHandle};
 pub(crate) use text::c_string;
 pub(crate) use vocab::SpecialToken;
+pub(crate) use weights::{
+    WeightHparams, WeightLayer, WeightOp, WeightPlace, WeightShape, WeightUse, cpu_places,
+    device_places, weight_size, weight_supported, weight_use,
+};
 
 /// llama.cpp's enumerations, as its headers name them.
 pub(crate) use llama_sys as sys;

@@ -2,6 +2,7 @@
 #![allow(dead_code)] // Every test binary uses its own part.
 
 pub mod gguf;
+pub mod weights;
 
 use std::ffi::{CStr, c_char};
 use std::path::{Path, PathBuf};
