@@ -17,7 +17,7 @@ use std::num::NonZeroU32;
 use std::process::ExitCode;
 
 use clap::Parser;
-use common::{ContextArgs, Interrupt, LogArgs, ModelArgs, Result, SamplingArgs};
+use common::{ContextArgs, Interrupt, LogArgs, ModelArgs, Result, SamplingArgs, VramArgs};
 use llama_moe::{Backend, ChatError, ChatParams, ChatTemplate, Error, Model};
 use report::Report;
 
@@ -26,6 +26,9 @@ use report::Report;
 struct Args {
     #[command(flatten)]
     model: ModelArgs,
+
+    #[command(flatten)]
+    vram: VramArgs,
 
     #[command(flatten)]
     context: ContextArgs,
@@ -78,7 +81,16 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<()> {
     args.log.init()?;
     let backend = Backend::init()?;
-    let model = args.model.load(&backend)?;
+    let model = match args.vram.plan(&backend, &args.model, &args.context)? {
+        None => args.model.load(&backend)?,
+        Some(plan) => {
+            writeln!(io::stderr(), "{plan}\n")?;
+            let preview = plan.preview().clone();
+            let model = args.model.load_with(&backend, plan.into())?;
+            model.placement()?.verify(&preview)?;
+            model
+        }
+    };
     let sampler = args.sampling.sampler(&model.vocab())?;
     let seed = sampler.seed();
     let interrupt = Interrupt::new()?;

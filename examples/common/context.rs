@@ -1,6 +1,7 @@
 //! The context's size, and the threads it computes with.
 
 use clap::Args;
+use llama_moe::gguf::Header;
 use llama_moe::{ContextParams, Model};
 
 /// Tokens that a context has room for when nobody says: models that were trained for a
@@ -25,7 +26,19 @@ impl ContextArgs {
     /// Parameters for a context of this model.
     #[must_use]
     pub fn params(&self, model: &Model) -> ContextParams {
-        let n_ctx = self.ctx.unwrap_or_else(|| match model.n_ctx_train() {
+        self.params_for(model.n_ctx_train())
+    }
+
+    /// Parameters for a context of a model that is not loaded.
+    #[must_use]
+    pub fn params_before(&self, header: &Header) -> ContextParams {
+        let key = format!("{}.context_length", header.architecture());
+        let trained = header.value(&key).and_then(|value| value.as_u64());
+        self.params_for(trained.and_then(|n| u32::try_from(n).ok()).unwrap_or(0))
+    }
+
+    fn params_for(&self, n_ctx_train: u32) -> ContextParams {
+        let n_ctx = self.ctx.unwrap_or(match n_ctx_train {
             0 => DEFAULT_N_CTX,
             trained => trained.min(DEFAULT_N_CTX),
         });

@@ -1,6 +1,7 @@
 //! What the example programs share: options of the command line, and what stands behind
 //! them.
 
+mod bytes;
 mod context;
 mod exit;
 mod hub;
@@ -8,9 +9,11 @@ mod interrupt;
 mod log;
 mod model;
 mod placement;
+mod plan;
 mod progress;
 mod sampling;
 
+pub use bytes::Bytes;
 pub use context::ContextArgs;
 pub use exit::{Result, exit_code, is_broken_pipe};
 pub use hub::HubModel;
@@ -18,4 +21,5 @@ pub use interrupt::Interrupt;
 pub use log::LogArgs;
 pub use model::{ModelArgs, bundled_model};
 pub use placement::{MemoryReport, PlacementReport, RuleReport};
+pub use plan::{LimitsReport, PlanReport, PlannedMemoryReport, PlannedRule, VramArgs};
 pub use sampling::SamplingArgs;

@@ -124,7 +124,14 @@ impl ModelArgs {
     /// # Errors
     /// As the two above, and whatever [`Model::load`] finds.
     pub fn load(&self, backend: &Backend) -> Result<Model> {
-        let params = self.params(backend)?;
+        self.load_with(backend, self.params(backend)?)
+    }
+
+    /// Loads it with other parameters, with a progress bar.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_with(&self, backend: &Backend, params: ModelParams) -> Result<Model> {
         let source = self.source()?;
         let bar = ShareBar::new("loading");
         let model = Model::load_with_progress(backend, source, params, |share| {

@@ -8,7 +8,7 @@ use crate::context::{
     BatchError, ContextError, ControlVectorError, DecodeError, MemoryError, OutputError, StateError,
 };
 use crate::model::{LoraError, VocabError};
-use crate::placement::{OverrideError, PatternError};
+use crate::placement::{OverrideError, PatternError, PlanError, VerifyError};
 use crate::sampler::SamplerError;
 
 /// The result of this crate's calls.
@@ -95,6 +95,14 @@ pub enum Error {
     /// A rule for where tensors live cannot be applied to this model.
     #[error(transparent)]
     Override(#[from] OverrideError),
+
+    /// Nothing fits a budget, or the budget cannot be.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+
+    /// A loaded model is not where it was said to be.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
 
     /// A chat cannot go on, or a prompt cannot be made.
     #[error(transparent)]

@@ -100,8 +100,10 @@ pub use model::{
     ModelSource, RopeType, SplitMode, Token, TokenAttr, TokenInfo, Vocab, VocabError, VocabType,
 };
 pub use placement::{
-    LoweredOverrides, OverrideError, Pattern, PatternError, Placement, PlacementSum, RawOverrides,
-    Rule, RuleMatch, Target, TensorOverrides, TensorPlacement,
+    Budget, Difference, DryRun, Limits, LoweredOverrides, MemoryUse, OverrideError, Pattern,
+    PatternError, Placement, PlacementSum, Plan, PlanError, PlannedMemory, Planner, Preview,
+    RawOverrides, Rule, RuleMatch, Target, TensorOverrides, TensorPlacement, TensorPreview,
+    VerifyError, host_bandwidth,
 };
 pub use sampler::{
     Candidate, Candidates, CustomSampler, DryParams, Sampler, SamplerChain, SamplerError,

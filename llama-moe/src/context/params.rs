@@ -417,6 +417,55 @@ impl ContextParams {
         self.eval.clone()
     }
 
+    pub(crate) fn n_ctx(&self) -> u32 {
+        self.settings.n_ctx
+    }
+
+    pub(crate) fn n_ubatch(&self) -> u32 {
+        self.settings.n_ubatch
+    }
+
+    /// The options of llama.cpp's programs for what decides how much memory a context takes,
+    /// its size apart.
+    pub(crate) fn command_options(&self) -> Vec<String> {
+        let (settings, default) = (&self.settings, ContextSettings::default());
+        let mut options = Vec::new();
+        let mut number = |option: &str, value: u32, default: u32| {
+            if value != default {
+                options.push(format!("{option} {value}"));
+            }
+        };
+        number("-b", settings.n_batch, default.n_batch);
+        number("-ub", settings.n_ubatch, default.n_ubatch);
+        number("-np", settings.n_seq_max, default.n_seq_max);
+        for (option, raw, default) in [
+            ("-ctk", settings.type_k, default.type_k),
+            ("-ctv", settings.type_v, default.type_v),
+        ] {
+            if raw != default
+                && let Some(kind) = CacheType::of_raw(raw)
+            {
+                options.push(format!("{option} {}", kind.name()));
+            }
+        }
+        match settings.flash_attn_type {
+            sys::LLAMA_FLASH_ATTN_TYPE_ENABLED => options.push("-fa on".to_owned()),
+            sys::LLAMA_FLASH_ATTN_TYPE_DISABLED => options.push("-fa off".to_owned()),
+            _ => {}
+        }
+        for (set, option) in [
+            (settings.swa_full, "--swa-full"),
+            (settings.kv_unified, "--kv-unified"),
+            (!settings.offload_kqv, "--no-kv-offload"),
+            (!settings.op_offload, "--no-op-offload"),
+        ] {
+            if set {
+                options.push(option.to_owned());
+            }
+        }
+        options
+    }
+
     /// The values for llama.cpp, checked as far as it would abort or overflow on them.
     pub(super) fn settings_for(&self, model: &Model) -> Result<ContextSettings> {
         let mut settings = self.settings.clone();
@@ -583,6 +632,21 @@ impl CacheType {
             .iter()
             .find(|(_, number)| *number == raw)
             .map(|&(kind, _)| kind)
+    }
+
+    /// ggml's name.
+    fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::F16 => "f16",
+            Self::Bf16 => "bf16",
+            Self::Q8_0 => "q8_0",
+            Self::Q4_0 => "q4_0",
+            Self::Q4_1 => "q4_1",
+            Self::Iq4Nl => "iq4_nl",
+            Self::Q5_0 => "q5_0",
+            Self::Q5_1 => "q5_1",
+        }
     }
 
     fn is_quantised(self) -> bool {

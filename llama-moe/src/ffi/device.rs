@@ -101,11 +101,20 @@ impl DeviceHandle {
     /// What tells one piece of hardware from another, whichever backend runs it: a PCI
     /// address. `None` if the device does not say.
     pub(crate) fn hardware_id(self) -> Option<String> {
+        text::optional(self.props().device_id)
+    }
+
+    /// What the device can do.
+    pub(crate) fn caps(self) -> sys::ggml_backend_dev_caps {
+        self.props().caps
+    }
+
+    fn props(self) -> sys::ggml_backend_dev_props {
         // SAFETY: zero is a valid value of this plain struct, which the call fills.
         let mut props = unsafe { std::mem::zeroed::<sys::ggml_backend_dev_props>() };
         // SAFETY: a live device and an out-parameter of this frame.
         unsafe { sys::ggml_backend_dev_get_props(self.as_ptr(), &mut props) }
-        text::optional(props.device_id)
+        props
     }
 
     /// Where the device's tensors are placed by default.
@@ -133,6 +142,12 @@ impl BufferType {
     pub(crate) fn name(self) -> String {
         // SAFETY: a live buffer type; the name is a string it owns.
         text::owned(unsafe { sys::ggml_backend_buft_name(self.as_ptr()) })
+    }
+
+    /// The device that it belongs to, where it says so.
+    pub(crate) fn device(self) -> Option<DeviceHandle> {
+        // SAFETY: a live buffer type.
+        DeviceHandle::new(unsafe { sys::ggml_backend_buft_get_device(self.as_ptr()) })
     }
 
     /// Whether this is the plain system memory that an override to the CPU names.

@@ -42,3 +42,9 @@ pub(crate) fn max_sequences() -> usize {
     // SAFETY: no arguments, a constant.
     unsafe { sys::llama_max_parallel_sequences() }
 }
+
+/// Whether files can be mapped on this system.
+pub(crate) fn supports_mmap() -> bool {
+    // SAFETY: no arguments, returns a constant.
+    unsafe { sys::llama_supports_mmap() }
+}

@@ -35,7 +35,9 @@ pub(crate) use context::{
 pub(crate) use device::{BufferType, DeviceHandle, DeviceKind, devices};
 pub(crate) use eval::{EvalHook, SharedEval};
 pub(crate) use gguf::{GgufHeader, GgufKind};
-pub(crate) use global::{init, llama_version, max_devices, max_sequences, numa_init};
+pub(crate) use global::{
+    init, llama_version, max_devices, max_sequences, numa_init, supports_mmap,
+};
 pub(crate) use lora::LoraHandle;
 pub(crate) use model::{
     KvValue, LoadFailure, LoadRequest, LoadSource, ModelHandle, ModelNumber, ModelSettings,
@@ -51,8 +53,8 @@ pub(crate) use sampler::{PlainSampler, SamplerHandle};
 pub(crate) use text::c_string;
 pub(crate) use vocab::SpecialToken;
 pub(crate) use weights::{
-    WeightHparams, WeightLayer, WeightOp, WeightPlace, WeightShape, WeightUse, cpu_places,
-    device_places, weight_size, weight_supported, weight_use,
+    WeightHparams, WeightLayer, WeightOp, WeightPlace, WeightShape, cpu_places, device_places,
+    weight_size, weight_supported, weight_use,
 };
 
 /// llama.cpp's enumerations, as its headers name them.

@@ -33,6 +33,11 @@ pub(crate) enum WeightLayer {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct WeightOp(sys::ggml_op);
 
+impl WeightOp {
+    /// What an output layer uses its weight for.
+    pub(crate) const MUL_MAT: Self = Self(sys::GGML_OP_MUL_MAT);
+}
+
 /// What llama.cpp uses a weight for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WeightUse {

@@ -362,6 +362,27 @@ impl ModelParams {
         self.settings.vocab_only
     }
 
+    /// As llama.cpp has it: negative for all.
+    pub(crate) fn n_gpu_layers(&self) -> i32 {
+        self.settings.n_gpu_layers
+    }
+
+    /// The number of layers on devices, if one was set.
+    pub(crate) fn fixed_n_gpu_layers(&self) -> Option<u32> {
+        u32::try_from(self.settings.n_gpu_layers).ok()
+    }
+
+    /// `no_host` and `use_extra_bufts`: what system memory weights can be in.
+    pub(crate) fn host_choices(&self) -> (bool, bool) {
+        (self.settings.no_host, self.settings.use_extra_bufts)
+    }
+
+    /// Whether tensors are cut across devices.
+    pub(crate) fn cuts_tensors(&self) -> bool {
+        let mode = self.settings.split_mode;
+        mode == sys::LLAMA_SPLIT_MODE_ROW || mode == sys::LLAMA_SPLIT_MODE_TENSOR
+    }
+
     pub(crate) fn loads_mtp(&self) -> bool {
         self.settings.load_mtp
     }

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use super::machine::{Machine, Side};
 use super::overrides::{OverrideError, TensorOverrides};
 use super::pattern::Pattern;
 use super::rule::{BlockRange, Rule, Target, Tensors};
@@ -152,6 +153,16 @@ impl LoweredOverrides {
 
     pub(crate) fn buffer_type(&self, rule: usize) -> Option<BufferType> {
         self.rules.get(rule).map(|rule| rule.buffer_type)
+    }
+
+    /// The side of the machine that a rule puts tensors on; `None` if that is no memory of the
+    /// machine's.
+    pub(super) fn side(&self, rule: usize, machine: &Machine) -> Option<Side> {
+        let buffer_type = self.buffer_type(rule)?;
+        if buffer_type.is_cpu() {
+            return Some(Side::Cpu);
+        }
+        machine.device_of(buffer_type).map(Side::Device)
     }
 
     /// Gives every tensor to the first rule that matches it.

@@ -37,18 +37,29 @@
 //! have, and for a device that the model does not use, where llama.cpp would abort later.
 //! Matching is done by the loader's own `std::regex`.
 
+mod dry_run;
 mod lower;
+mod machine;
 mod overrides;
 mod parse;
 mod pattern;
+mod plan;
+mod preview;
 mod report;
 mod rule;
+mod verify;
 
+pub use dry_run::DryRun;
 pub(crate) use lower::DevicesInUse;
 pub use lower::{LoweredOverrides, RuleMatch};
 pub use overrides::{OverrideError, TensorOverrides};
 pub use pattern::{Pattern, PatternError};
+pub use plan::{
+    Budget, Limits, MemoryUse, Plan, PlanError, PlannedMemory, Planner, host_bandwidth,
+};
+pub use preview::{Preview, TensorPreview};
 pub use report::{Placement, PlacementSum, TensorPlacement};
 pub use rule::{Rule, Target};
+pub use verify::{Difference, VerifyError};
 
 pub use crate::ffi::RawOverrides;

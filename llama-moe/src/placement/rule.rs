@@ -20,6 +20,17 @@ pub enum Target {
     Named(String),
 }
 
+impl Target {
+    /// Whether this is system memory, by whatever name.
+    pub(crate) fn is_cpu(&self) -> bool {
+        match self {
+            Self::Cpu => true,
+            Self::Device(_) => false,
+            Self::Named(name) => name.eq_ignore_ascii_case("CPU"),
+        }
+    }
+}
+
 impl From<Device> for Target {
     fn from(device: Device) -> Self {
         Self::Device(device)

@@ -1,0 +1,56 @@
+//! The equal command line of llama.cpp.
+
+use super::Plan;
+
+impl Plan {
+    /// The options that make llama.cpp's own programs load the model as this plan does, to be
+    /// pasted into a POSIX shell: `-m 'model.gguf' -ngl 49 -ot '…=CPU' -c 8192`.
+    #[must_use]
+    pub fn command_line(&self) -> String {
+        let mut options = vec![
+            format!("-m {}", quoted(&self.path.to_string_lossy())),
+            // llama.cpp's own choice of these would come on top otherwise.
+            "-fit off".to_owned(),
+        ];
+        let devices: Vec<String> = self
+            .devices
+            .iter()
+            .filter_map(|memory| Some(memory.device?.name()))
+            .collect();
+        if !devices.is_empty() {
+            options.push(format!("-dev {}", devices.join(",")));
+        }
+        options.push(format!("-ngl {}", self.n_gpu_layers()));
+        if !self.tensor_split().is_empty() {
+            let parts: Vec<String> = self
+                .tensor_split()
+                .iter()
+                .map(ToString::to_string)
+                .collect();
+            options.push(format!("-ts {}", parts.join(",")));
+        }
+        if !self.overrides.is_empty() {
+            options.push(format!("-ot {}", quoted(&self.overrides)));
+        }
+        options.push(format!("-c {}", self.n_ctx));
+        options.extend(self.context.command_options());
+        options.push(format!("-lm {}", self.preview.load_mode()));
+        options.join(" ")
+    }
+}
+
+/// A word for a POSIX shell.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_quoted_for_a_shell() {
+        assert_eq!(quoted("a b"), "'a b'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+    }
+}

@@ -1,0 +1,156 @@
+//! Rules, layers and shares for a memory budget.
+
+mod budget;
+mod command;
+mod error;
+mod fill;
+mod limits;
+mod planner;
+mod table;
+mod usage;
+
+use std::path::PathBuf;
+
+pub use budget::Budget;
+pub use error::PlanError;
+pub use limits::{Limits, host_bandwidth};
+pub use planner::Planner;
+pub use usage::MemoryUse;
+
+use super::preview::Preview;
+use crate::backend::Device;
+use crate::context::ContextParams;
+use crate::gguf::{MoeShape, Role};
+use crate::model::ModelParams;
+
+/// How a model can be loaded within a [`Budget`](super::Budget), made by
+/// [`Planner::fit`](super::Planner::fit).
+///
+/// Printed, it is a table per memory, the rules, and the equal llama.cpp command line.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    name: String,
+    path: PathBuf,
+    moe: Option<MoeShape>,
+    n_blocks: u32,
+    devices: Vec<PlannedMemory>,
+    host: PlannedMemory,
+    n_ctx: u32,
+    n_ubatch: u32,
+    is_estimate: bool,
+    overrides: String,
+    preview: Preview,
+    params: ModelParams,
+    context: ContextParams,
+}
+
+/// One memory of a plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PlannedMemory {
+    /// The device's name; `CPU` for the system's memory.
+    pub name: String,
+    /// `None` for the system's memory and for a device that is not at hand.
+    pub device: Option<Device>,
+    /// Bytes that may be used; `None` for as many as it takes.
+    pub budget: Option<u64>,
+    /// Bytes that are.
+    pub used: MemoryUse,
+}
+
+impl Plan {
+    /// The parameters to load the model with.
+    #[must_use]
+    pub fn model_params(&self) -> &ModelParams {
+        &self.params
+    }
+
+    /// The parameters to make the context with.
+    #[must_use]
+    pub fn context_params(&self) -> &ContextParams {
+        &self.context
+    }
+
+    /// Layers on devices, counted from the last; the output layer is one of them.
+    #[must_use]
+    pub fn n_gpu_layers(&self) -> u32 {
+        let all = self.n_blocks + 1;
+        self.params.fixed_n_gpu_layers().map_or(all, |n| n.min(all))
+    }
+
+    /// Each device's part of these layers, in proportion; empty for a single device.
+    #[must_use]
+    pub fn tensor_split(&self) -> &[f32] {
+        self.params.tensor_split()
+    }
+
+    /// The model's name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The devices, in the order in which the model uses them.
+    #[must_use]
+    pub fn devices(&self) -> &[PlannedMemory] {
+        &self.devices
+    }
+
+    /// The system's memory.
+    #[must_use]
+    pub fn host(&self) -> &PlannedMemory {
+        &self.host
+    }
+
+    /// Tokens that the context has room for.
+    #[must_use]
+    pub fn n_ctx(&self) -> u32 {
+        self.n_ctx
+    }
+
+    /// Whether context and compute buffers were estimated, for devices that are not at hand.
+    #[must_use]
+    pub fn is_estimate(&self) -> bool {
+        self.is_estimate
+    }
+
+    /// Bytes of routed experts on all devices together.
+    #[must_use]
+    pub fn expert_bytes_on_devices(&self) -> u64 {
+        self.devices.iter().map(|memory| memory.used.experts).sum()
+    }
+
+    /// The experts' numbers; `None` for a dense model.
+    #[must_use]
+    pub fn moe(&self) -> Option<&MoeShape> {
+        self.moe.as_ref()
+    }
+
+    /// Where every tensor goes.
+    #[must_use]
+    pub fn preview(&self) -> &Preview {
+        &self.preview
+    }
+
+    /// Bytes in system memory that every token reads, routed experts apart.
+    fn host_bytes_of_layers(&self) -> u64 {
+        let tensors = self.preview.tensors().iter();
+        tensors
+            .filter(|tensor| tensor.is_host)
+            .filter(|tensor| !matches!(tensor.role, Role::RoutedExpert | Role::Embedding))
+            .map(|tensor| tensor.bytes)
+            .sum()
+    }
+}
+
+impl From<Plan> for ModelParams {
+    fn from(plan: Plan) -> Self {
+        plan.params
+    }
+}
+
+impl From<&Plan> for ModelParams {
+    fn from(plan: &Plan) -> Self {
+        plan.params.clone()
+    }
+}

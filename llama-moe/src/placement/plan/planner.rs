@@ -1,0 +1,582 @@
+//! Finding a plan.
+
+use std::collections::BTreeMap;
+
+use super::budget::{Budget, DeviceBudget};
+use super::error::PlanError;
+use super::fill::{ExpertBlock, Filled, expert_blocks, fill};
+use super::usage::{MemoryUse, Usage};
+use super::{Plan, PlannedMemory};
+use crate::backend::Backend;
+use crate::context::ContextParams;
+use crate::error::{Error, Result};
+use crate::gguf::{Header, Role};
+use crate::model::{LoadMode, ModelParams, ModelSource, checked_header};
+use crate::placement::lower::DevicesInUse;
+use crate::placement::machine::{AssumedDevice, Machine};
+use crate::placement::preview::{Preview, shares};
+use crate::placement::{DryRun, Pattern, Target};
+
+/// Plans that are tried after the first one, to use what the last one left.
+const N_REFINEMENTS: usize = 3;
+
+/// llama.cpp rounds contexts up to multiples of this.
+const CONTEXT_STEP: u32 = 256;
+
+/// Finds a [`Plan`] for a model: which rules, layers and shares fit a [`Budget`].
+///
+/// ```no_run
+/// use llama_moe::{Backend, Budget, Model, ModelParams, Planner};
+///
+/// let backend = Backend::init()?;
+/// let plan = Planner::new(&backend, "gpt-oss-120b.gguf")?
+///     .with_n_ctx(8192)
+///     .fit(&Budget::free(1 << 30))?;
+/// println!("{plan}");
+/// let model = Model::load(&backend, "gpt-oss-120b.gguf", ModelParams::from(plan))?;
+/// # Ok::<(), llama_moe::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Planner {
+    backend: Backend,
+    source: ModelSource,
+    header: Header,
+    params: ModelParams,
+    context: ContextParams,
+    min_ctx: Option<u32>,
+}
+
+/// Devices with their budgets, and where weights go on them.
+struct Scene {
+    budgets: Vec<DeviceBudget>,
+    ram: Option<u64>,
+    is_assumed: bool,
+}
+
+/// One set of parameters, and what it takes.
+struct Attempt {
+    params: ModelParams,
+    context: ContextParams,
+    preview: Preview,
+    command: String,
+    usage: Usage,
+    n_ctx: u32,
+}
+
+impl Planner {
+    /// Reads the header of a model: a path, or the paths of its split files.
+    ///
+    /// # Errors
+    /// As [`Header::read`].
+    pub fn new(backend: &Backend, source: impl Into<ModelSource>) -> Result<Self> {
+        let source = source.into();
+        Ok(Self {
+            backend: *backend,
+            header: checked_header(&source, &ModelParams::default())?,
+            source,
+            params: ModelParams::default(),
+            context: ContextParams::default(),
+            min_ctx: None,
+        })
+    }
+
+    /// Starts from these parameters. What they fix stays as it is: rules, which come before
+    /// the plan's own, `n_gpu_layers`, the tensor split and the devices.
+    #[must_use]
+    pub fn with_model_params(mut self, params: ModelParams) -> Self {
+        self.params = params;
+        self
+    }
+
+    /// The context that has to fit beside the weights.
+    #[must_use]
+    pub fn with_context_params(mut self, context: ContextParams) -> Self {
+        self.context = context;
+        self
+    }
+
+    /// The size of that context in tokens; 0 for as many as the model was trained for.
+    #[must_use]
+    #[doc(alias = "--ctx-size")]
+    pub fn with_n_ctx(mut self, n_ctx: u32) -> Self {
+        self.context = self.context.with_n_ctx(n_ctx);
+        self
+    }
+
+    /// Tokens that are computed at once.
+    #[must_use]
+    #[doc(alias = "--ubatch-size")]
+    pub fn with_n_ubatch(mut self, n_ubatch: u32) -> Self {
+        self.context = self.context.with_n_ubatch(n_ubatch);
+        self
+    }
+
+    /// Lets the context shrink, down to this many tokens, where it would not fit otherwise.
+    #[must_use]
+    pub fn with_min_ctx(mut self, n_ctx: u32) -> Self {
+        self.min_ctx = Some(n_ctx);
+        self
+    }
+
+    /// The header of the model.
+    #[must_use]
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Finds a plan. Attention, router, shared experts and the KV cache come to the devices
+    /// first; what room they leave is filled with experts, whole layers from the last on, then
+    /// single tensors. llama.cpp itself says what context and computation take, in dry runs that
+    /// allocate nothing; for devices that are not at hand that is an estimate.
+    ///
+    /// Nothing is changed, and several threads may plan at once.
+    ///
+    /// # Errors
+    /// [`PlanError`](super::PlanError) if nothing fits, with what is short and by how much, or
+    /// for a budget that cannot be; otherwise as [`Preview::new`] and [`DryRun::new`].
+    pub fn fit(&self, budget: &Budget) -> Result<Plan> {
+        let mut header = checked_header(&self.source, &self.params)?;
+        header.replace(self.params.kv_overrides());
+        if budget.is_assumed() {
+            self.check_assumed()?;
+        }
+        let scene = Scene {
+            budgets: budget.resolve(&self.backend, &self.params)?,
+            ram: budget.ram(&self.backend)?,
+            is_assumed: budget.is_assumed(),
+        };
+        let least = self.least(&scene)?;
+        let best = self.filled(&scene, least)?;
+        self.check_ram(&scene, &best)?;
+        self.plan(&scene, best)
+    }
+
+    /// The plan with the fewest weights on devices: no experts but those that rules put there.
+    fn least(&self, scene: &Scene) -> Result<Attempt> {
+        let fixed = self.params.fixed_n_gpu_layers();
+        let all = self.header.n_blocks() + 1;
+        let n_ctx = self.context.n_ctx();
+        if let Some(min) = self.min_ctx
+            && n_ctx != 0
+            && min > n_ctx
+        {
+            return Err(PlanError::MinContext { min, asked: n_ctx }.into());
+        }
+        let none = Filled::default();
+        let first = self.attempt(scene, fixed, n_ctx, &none)?;
+        let Some(over) = scene.over(&first.usage) else {
+            return Ok(first);
+        };
+        if let Some(min) = self.min_ctx
+            && let Some(smaller) = self.shrink(scene, fixed, &first, min)?
+        {
+            return Ok(smaller);
+        }
+        let n_ctx = self.min_ctx.unwrap_or(n_ctx);
+        // Fewer layers on devices, with their attention and KV cache.
+        let mut attempt = first;
+        let mut n_layers = fixed.unwrap_or(all).min(all);
+        while fixed.is_none() && n_layers > 1 {
+            let Some(over) = scene.over(&attempt.usage) else {
+                return Ok(attempt);
+            };
+            let per_layer = attempt.usage.devices_total() / u64::from(n_layers);
+            let fewer = over.short.div_ceil(per_layer.max(1)).max(1);
+            n_layers = n_layers
+                .saturating_sub(u32::try_from(fewer).unwrap_or(u32::MAX))
+                .max(1);
+            attempt = self.attempt(scene, Some(n_layers), n_ctx, &none)?;
+            if n_layers == 1 {
+                break;
+            }
+        }
+        match scene.over(&attempt.usage) {
+            None => Ok(attempt),
+            Some(_) => {
+                let hint = if fixed.is_some() || !self.params.overrides().is_empty() {
+                    "; rules and layers that were given stay as they are"
+                } else if self.min_ctx.is_none() {
+                    "; a smaller context takes less"
+                } else {
+                    ""
+                };
+                Err(over.error(hint).into())
+            }
+        }
+    }
+
+    /// The largest context that fits, if the smallest allowed one does.
+    fn shrink(
+        &self,
+        scene: &Scene,
+        fixed: Option<u32>,
+        large: &Attempt,
+        min: u32,
+    ) -> Result<Option<Attempt>> {
+        let none = Filled::default();
+        let small = self.attempt(scene, fixed, min, &none)?;
+        if scene.over(&small.usage).is_some() {
+            return Ok(None);
+        }
+        // What a context takes grows evenly with its tokens, so two sizes tell the others.
+        let mut best = small;
+        let mut high = large.n_ctx;
+        for _ in 0..N_REFINEMENTS {
+            let span = u64::from(high.saturating_sub(best.n_ctx));
+            let share = scene
+                .budgets
+                .iter()
+                .zip(best.usage.devices.iter().zip(&large.usage.devices))
+                .map(|(budget, (small, large))| {
+                    let room = budget.bytes.saturating_sub(small.total());
+                    let growth = large.total().saturating_sub(small.total()).max(1);
+                    room as f64 / growth as f64
+                })
+                .fold(1.0, f64::min);
+            let large_span = f64::from(large.n_ctx.saturating_sub(best.n_ctx));
+            let more = (share * large_span).min(span as f64) as u32 / CONTEXT_STEP * CONTEXT_STEP;
+            if more == 0 {
+                break;
+            }
+            let n_ctx = best.n_ctx + more;
+            let attempt = self.attempt(scene, fixed, n_ctx, &none)?;
+            if scene.over(&attempt.usage).is_none() {
+                best = attempt;
+            } else {
+                high = n_ctx.saturating_sub(CONTEXT_STEP);
+            }
+        }
+        Ok(Some(best))
+    }
+
+    /// Fills what the least plan leaves with experts.
+    fn filled(&self, scene: &Scene, least: Attempt) -> Result<Attempt> {
+        let with_all = self.preview_with_all(scene, &least)?;
+        let blocks = expert_blocks(
+            with_all
+                .tensors()
+                .iter()
+                .filter(|tensor| tensor.role == Role::RoutedExpert && tensor.rule.is_none()),
+        );
+        let fixed = least.params.fixed_n_gpu_layers();
+        let n_ctx = least.context.n_ctx();
+        // What is on devices apart from the experts that are placed here.
+        let mut others: Vec<u64> = least.usage.devices.iter().map(MemoryUse::total).collect();
+        let mut best = least;
+        let mut best_filled = Filled::default();
+        let mut tried: Vec<Filled> = vec![best_filled.clone()];
+        for _ in 0..N_REFINEMENTS {
+            let budgets = scene.budgets.iter().map(|budget| budget.bytes);
+            let room: Vec<u64> = budgets
+                .zip(&others)
+                .map(|(budget, others)| budget.saturating_sub(*others))
+                .collect();
+            let filled = fill(&blocks, &room);
+            if tried.contains(&filled) {
+                break;
+            }
+            tried.push(filled.clone());
+            let attempt = self.attempt(scene, fixed, n_ctx, &filled)?;
+            let placed = placed(&blocks, &filled, room.len());
+            for ((others, used), placed) in
+                others.iter_mut().zip(&attempt.usage.devices).zip(placed)
+            {
+                *others = used.total().saturating_sub(placed);
+            }
+            let fits = scene.over(&attempt.usage).is_none();
+            if fits && total(&blocks, &filled) > total(&blocks, &best_filled) {
+                (best, best_filled) = (attempt, filled);
+            }
+        }
+        Ok(best)
+    }
+
+    /// Where everything would be without rules of the plan's own.
+    fn preview_with_all(&self, scene: &Scene, like: &Attempt) -> Result<Preview> {
+        let params = like
+            .params
+            .clone()
+            .with_overrides(self.params.overrides().clone());
+        let (machine, in_use, shares) = self.machine(scene, &params)?;
+        let overrides = params
+            .overrides()
+            .lower_for(&self.header, params.loads_mtp(), &in_use)?;
+        let mode = LoadMode::from_raw(params.choose_load_mode(&overrides, &in_use));
+        Preview::on(&machine, &self.header, &params, &shares, &overrides, mode)
+    }
+
+    fn attempt(
+        &self,
+        scene: &Scene,
+        n_gpu_layers: Option<u32>,
+        n_ctx: u32,
+        filled: &Filled,
+    ) -> Result<Attempt> {
+        let mut params = self.params.clone();
+        if let Some(n) = n_gpu_layers {
+            params = params.with_n_gpu_layers(n);
+        }
+        if !scene.is_assumed {
+            let devices = scene.budgets.iter().filter_map(|budget| budget.device);
+            params = params.with_devices(devices);
+        }
+        if scene.budgets.len() > 1 && self.params.tensor_split().is_empty() {
+            // In GiB, so that the numbers can be read.
+            let shares = scene.budgets.iter().map(|budget| budget.bytes as f64);
+            let shares = shares.map(|bytes| (bytes / f64::from(1u32 << 30)) as f32);
+            params = params.with_tensor_split(shares.collect::<Vec<f32>>());
+        }
+        let (machine, in_use, shares) = self.machine(scene, &params)?;
+        params = self.with_rules(params, &machine, &in_use, &shares, filled)?;
+        let overrides = params
+            .overrides()
+            .lower_for(&self.header, params.loads_mtp(), &in_use)?;
+        let mode = if scene.is_assumed && overrides.bytes_to_cpu() > 0 {
+            // As beside a device that is at hand, where the memory allows it.
+            LoadMode::None
+        } else {
+            LoadMode::from_raw(params.choose_load_mode(&overrides, &in_use))
+        };
+        let preview = Preview::on(&machine, &self.header, &params, &shares, &overrides, mode)?;
+        // The choice hangs on what memory is free just now, and the plan on the choice.
+        params = params.with_load_mode(mode);
+        let context = self.context.clone().with_n_ctx(n_ctx);
+        let (usage, n_ctx) = if scene.is_assumed {
+            let bare = ModelParams::default().with_devices([]);
+            let run = DryRun::new(&self.backend, self.source.clone(), &bare, &context)?;
+            let n_on = preview.blocks_per_device(machine.n_devices());
+            let usage = Usage::estimated(&preview, &run, &n_on, self.header.n_blocks());
+            (usage, run.n_ctx())
+        } else {
+            let run = DryRun::new(&self.backend, self.source.clone(), &params, &context)?;
+            let devices = scene.budgets.iter().filter_map(|budget| budget.device);
+            let usage = Usage::of(&preview, &run, &devices.collect::<Vec<_>>());
+            (usage, run.n_ctx())
+        };
+        Ok(Attempt {
+            params,
+            context,
+            preview,
+            command: overrides.to_string(),
+            usage,
+            n_ctx,
+        })
+    }
+
+    fn machine(
+        &self,
+        scene: &Scene,
+        params: &ModelParams,
+    ) -> Result<(Machine, DevicesInUse, Vec<f32>)> {
+        if scene.is_assumed {
+            let in_use = params
+                .clone()
+                .with_devices([])
+                .devices_in_use(&self.backend)?;
+            let devices = scene.budgets.iter().map(|budget| AssumedDevice {
+                name: budget.name.clone(),
+            });
+            let machine = Machine::assumed(&self.header, devices.collect())?;
+            let mut shares = params.tensor_split().to_vec();
+            shares.resize(
+                scene.budgets.len(),
+                if shares.is_empty() { 1.0 } else { 0.0 },
+            );
+            return Ok((machine, in_use, shares));
+        }
+        let in_use = params.devices_in_use(&self.backend)?;
+        let shares = shares(params, &in_use);
+        // As the dry run loads it, and as buffers that are read into have it.
+        let machine = Machine::real(&self.header, params, &in_use, LoadMode::None)?;
+        Ok((machine, in_use, shares))
+    }
+
+    /// Adds rules that keep on the CPU what is not filled in.
+    fn with_rules(
+        &self,
+        params: ModelParams,
+        machine: &Machine,
+        in_use: &DevicesInUse,
+        shares: &[f32],
+        filled: &Filled,
+    ) -> Result<ModelParams> {
+        let overrides = params
+            .overrides()
+            .lower_for(&self.header, params.loads_mtp(), in_use)?;
+        let preview = Preview::on(
+            machine,
+            &self.header,
+            &params,
+            shares,
+            &overrides,
+            LoadMode::None,
+        )?;
+        let experts = preview
+            .tensors()
+            .iter()
+            .filter(|tensor| tensor.role == Role::RoutedExpert && tensor.rule.is_none());
+        let blocks = expert_blocks(experts);
+        let on_cpu: Vec<u32> = blocks
+            .keys()
+            .filter(|block| !filled.whole.contains(block) && !filled.parts.contains_key(block))
+            .copied()
+            .collect();
+        let mut params = params;
+        if let (Some(first), Some(last)) = (on_cpu.first(), on_cpu.last()) {
+            let between = |block: &u32| first <= block && block <= last;
+            let n_between = blocks.keys().filter(|block| between(block)).count();
+            params = if on_cpu.len() == self.header.expert_blocks().len() {
+                params.with_cpu_moe_all()
+            } else if n_between == on_cpu.len() {
+                params.with_cpu_moe_layers(*first..=*last)
+            } else {
+                params.with_override(Pattern::experts_of(&on_cpu)?, Target::Cpu)
+            };
+        }
+        let partly: Vec<String> = filled
+            .parts
+            .iter()
+            .filter_map(|(number, parts)| {
+                let block = blocks.get(number)?;
+                let on_cpu = block.parts.keys().filter(|part| !parts.contains(*part));
+                let names: Vec<&str> = on_cpu.map(String::as_str).collect();
+                (!names.is_empty()).then(|| format!(r"blk\.{number}\.({})\.", names.join("|")))
+            })
+            .collect();
+        if !partly.is_empty() {
+            params = params.with_override(Pattern::new(partly.join("|"))?, Target::Cpu);
+        }
+        Ok(params)
+    }
+
+    /// A plan for devices that are not at hand can have no rules or settings for others.
+    fn check_assumed(&self) -> Result<()> {
+        let refuse = |devices: String| Err(Error::from(PlanError::DevicesAssumed { devices }));
+        if let Some(devices) = self.params.devices()
+            && !devices.is_empty()
+        {
+            let names: Vec<String> = devices.iter().map(ToString::to_string).collect();
+            return refuse(names.join(", "));
+        }
+        let mut rules = self.params.overrides().rules().iter();
+        match rules.find(|rule| !rule.target().is_cpu()) {
+            Some(rule) => refuse(format!("the rule \"{rule}\"")),
+            None => Ok(()),
+        }
+    }
+
+    fn check_ram(&self, scene: &Scene, attempt: &Attempt) -> Result<(), PlanError> {
+        let (needed, Some(budget)) = (attempt.usage.host.total(), scene.ram) else {
+            return Ok(());
+        };
+        if needed <= budget {
+            return Ok(());
+        }
+        Err(PlanError::DoesNotFit {
+            what: "the weights that no device has room for, and what is computed with them,",
+            memory: "system memory".to_owned(),
+            needed,
+            budget,
+            short: needed - budget,
+            hint: "; free some, or give the devices more".to_owned(),
+        })
+    }
+
+    fn plan(&self, scene: &Scene, attempt: Attempt) -> Result<Plan> {
+        // Sizes were counted for buffers that the file is read into; it may be mapped.
+        let preview = if scene.is_assumed {
+            attempt.preview
+        } else {
+            Preview::new(&self.backend, self.source.clone(), &attempt.params)?
+        };
+        let devices = scene.budgets.iter().zip(&attempt.usage.devices);
+        let devices = devices.map(|(budget, used)| PlannedMemory {
+            name: budget.name.clone(),
+            device: budget.device,
+            budget: Some(budget.bytes),
+            used: *used,
+        });
+        Ok(Plan {
+            name: self.header.name(),
+            path: self.source.first().to_owned(),
+            moe: self.header.moe(),
+            n_blocks: self.header.n_blocks(),
+            devices: devices.collect(),
+            host: PlannedMemory {
+                name: "CPU".to_owned(),
+                device: None,
+                budget: scene.ram,
+                used: attempt.usage.host,
+            },
+            n_ctx: attempt.n_ctx,
+            n_ubatch: attempt.context.n_ubatch(),
+            is_estimate: scene.is_assumed,
+            overrides: attempt.command,
+            preview,
+            params: attempt.params,
+            context: attempt.context,
+        })
+    }
+}
+
+/// What is over its budget the most.
+struct Over {
+    device: String,
+    needed: u64,
+    budget: u64,
+    short: u64,
+}
+
+impl Scene {
+    fn over(&self, usage: &Usage) -> Option<Over> {
+        self.budgets
+            .iter()
+            .zip(&usage.devices)
+            .filter(|(budget, used)| used.total() > budget.bytes)
+            .map(|(budget, used)| Over {
+                device: budget.name.clone(),
+                needed: used.total(),
+                budget: budget.bytes,
+                short: used.total() - budget.bytes,
+            })
+            .max_by_key(|over| over.short)
+    }
+}
+
+impl Over {
+    fn error(self, hint: &str) -> PlanError {
+        PlanError::DoesNotFit {
+            what: "what has to be on the device (attention, router, shared experts, KV cache, \
+                   buffers to compute in)",
+            memory: self.device,
+            needed: self.needed,
+            budget: self.budget,
+            short: self.short,
+            hint: hint.to_owned(),
+        }
+    }
+}
+
+/// Bytes of experts that are placed on each device.
+fn placed(blocks: &BTreeMap<u32, ExpertBlock>, filled: &Filled, n_devices: usize) -> Vec<u64> {
+    let mut placed = vec![0; n_devices];
+    for (number, block) in blocks {
+        let bytes = if filled.whole.contains(number) {
+            block.bytes()
+        } else if let Some(parts) = filled.parts.get(number) {
+            let parts = parts.iter().filter_map(|part| block.parts.get(part));
+            parts.sum()
+        } else {
+            0
+        };
+        if let Some(placed) = placed.get_mut(block.device) {
+            *placed += bytes;
+        }
+    }
+    placed
+}
+
+fn total(blocks: &BTreeMap<u32, ExpertBlock>, filled: &Filled) -> u64 {
+    let devices = blocks.values().map(|block| block.device + 1).max();
+    placed(blocks, filled, devices.unwrap_or(0)).iter().sum()
+}

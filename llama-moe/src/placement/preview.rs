@@ -1,0 +1,351 @@
+//! Where every tensor will go, told from the header.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use super::lower::{DevicesInUse, LoweredOverrides, RuleMatch};
+use super::machine::{Answer, Layers, Machine, Side, side_of};
+use super::report::PlacementSum;
+use crate::backend::{Backend, Device};
+use crate::error::{Error, Result};
+use crate::ffi::{self, WeightLayer, WeightOp};
+use crate::gguf::{Header, Role, TensorInfo};
+use crate::model::{LoadMode, ModelParams, ModelSource, checked_header};
+
+/// Where the loader will put every tensor of a model, and what each rule takes, before
+/// anything is loaded.
+///
+/// It follows the loader's own steps: its regular expressions, its table of what each tensor
+/// is used for, each device's own answer to whether it can compute with a weight, and each
+/// buffer type's own size for it. [`Placement::verify`](super::Placement::verify) holds a
+/// loaded model against it.
+///
+/// ```no_run
+/// use llama_moe::{Backend, ModelParams, Preview};
+///
+/// let backend = Backend::init()?;
+/// let params = ModelParams::default().with_cpu_moe_all();
+/// println!("{}", Preview::new(&backend, "gpt-oss-20b.gguf", &params)?);
+/// # Ok::<(), llama_moe::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Preview {
+    tensors: Vec<TensorPreview>,
+    rules: Vec<RuleMatch>,
+    load_mode: LoadMode,
+}
+
+/// One tensor of a model that is not loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TensorPreview {
+    /// Its name, such as `blk.3.ffn_up_exps.weight`.
+    pub name: String,
+    /// The element type, as ggml names it.
+    pub kind: String,
+    /// Elements per dimension, ggml's order: the fastest first.
+    pub shape: Vec<u64>,
+    /// Bytes of its data.
+    pub bytes: u64,
+    /// Bytes it takes in its buffer, with what the buffer type adds.
+    pub allocated: u64,
+    /// The part it plays.
+    pub role: Role,
+    /// The block it belongs to.
+    pub block: Option<u32>,
+    /// The buffer type it will be in, by the name that
+    /// [`TensorPlacement::buffer`](super::TensorPlacement::buffer) will have.
+    pub buffer: String,
+    /// The device that the buffer type belongs to; `None` for one that is not at hand.
+    pub device: Option<Device>,
+    /// Whether that is system memory.
+    pub is_host: bool,
+    /// The rule that decides, as an index of [`Preview::rules`].
+    pub rule: Option<usize>,
+    /// A second copy of a tensor with this name: a tied output next to its embeddings.
+    pub duplicate: bool,
+    /// The device's index among those in use.
+    pub(super) index: Option<usize>,
+}
+
+impl Preview {
+    /// Works out where the tensors of a model go, with these parameters and the devices of
+    /// this process. Reads headers only.
+    ///
+    /// Where several devices share the layers by their free memory, that is asked for; an RPC
+    /// worker is asked for the sizes of some tensors.
+    ///
+    /// # Errors
+    /// As [`Model::load`](crate::Model::load) would refuse the file, the parameters or the
+    /// rules. [`Error::Parameter`] for a vocabulary alone, and for
+    /// [`SplitMode::Row`](crate::SplitMode::Row) and [`SplitMode::Tensor`](crate::SplitMode::Tensor),
+    /// whose tensors are cut across devices. [`Error::Llama`] with the feature `system`: an
+    /// installed llama.cpp does not tell what it uses tensors for.
+    pub fn new(
+        backend: &Backend,
+        source: impl Into<ModelSource>,
+        params: &ModelParams,
+    ) -> Result<Self> {
+        let header = checked_header(&source.into(), params)?;
+        let in_use = params.devices_in_use(backend)?;
+        let overrides = params
+            .overrides()
+            .lower_for(&header, params.loads_mtp(), &in_use)?;
+        let load_mode = LoadMode::from_raw(params.choose_load_mode(&overrides, &in_use));
+        let machine = Machine::real(&header, params, &in_use, load_mode)?;
+        let shares = shares(params, &in_use);
+        Self::on(&machine, &header, params, &shares, &overrides, load_mode)
+    }
+
+    /// The same on a machine that need not be at hand.
+    pub(super) fn on(
+        machine: &Machine,
+        header: &Header,
+        params: &ModelParams,
+        shares: &[f32],
+        overrides: &LoweredOverrides,
+        load_mode: LoadMode,
+    ) -> Result<Self> {
+        params.check_previewable()?;
+        let layers = Layers::new(header.n_blocks(), params.n_gpu_layers(), shares);
+        let mut tensors = Vec::with_capacity(header.tensors().len() + 1);
+        let n_loaded = header.n_blocks_loaded(params.loads_mtp());
+        let loaded = header
+            .tensors()
+            .iter()
+            .filter(|tensor| tensor.block.is_none_or(|block| block < n_loaded));
+        for tensor in loaded {
+            let usage = ffi::weight_use(header.architecture(), &tensor.name)?;
+            // Without an operation the loader leaves a tensor out.
+            let Some((layer, op)) = usage.and_then(|usage| Some((usage.layer, usage.op?))) else {
+                continue;
+            };
+            let rule = overrides.rule_for(&tensor.name);
+            let placed = |side: Side, op: WeightOp| -> Result<Answer> {
+                match rule.and_then(|rule| overrides.side(rule, machine)) {
+                    Some(by_rule) => machine.place_by_rule(by_rule, op, tensor),
+                    None => machine.place(side, op, tensor),
+                }
+            };
+            let mut copies: Vec<Answer> = Vec::with_capacity(1);
+            let mut add = |answer: Answer| {
+                if copies.iter().all(|copy| copy.buffer != answer.buffer) {
+                    copies.push(answer);
+                }
+            };
+            let n_blocks = header.n_blocks();
+            match (layer, tensor.block) {
+                (WeightLayer::Repeating, None) if tensor.name.starts_with("rope_") => {
+                    // One copy for the blocks of each memory.
+                    for block in 0..n_loaded {
+                        add(placed(layers.side(block), op)?);
+                    }
+                }
+                (layer, block) => {
+                    let side = side_of(&layers, n_blocks, layer, block.unwrap_or(0));
+                    add(placed(side, op)?);
+                }
+            }
+            if is_tied_output(header, tensor) {
+                let side = layers.side(n_blocks);
+                add(placed(side, WeightOp::MUL_MAT)?);
+            }
+            for (index, answer) in copies.into_iter().enumerate() {
+                tensors.push(TensorPreview::new(tensor, answer, rule, index > 0));
+            }
+        }
+        Ok(Self {
+            tensors,
+            rules: overrides.matches().cloned().collect(),
+            load_mode,
+        })
+    }
+
+    /// The tensors that will be loaded, in the file's order.
+    #[must_use]
+    pub fn tensors(&self) -> &[TensorPreview] {
+        &self.tensors
+    }
+
+    /// What each rule takes, in the rules' order.
+    #[must_use]
+    pub fn rules(&self) -> &[RuleMatch] {
+        &self.rules
+    }
+
+    /// How the file will be read.
+    #[must_use]
+    pub fn load_mode(&self) -> LoadMode {
+        self.load_mode
+    }
+
+    /// Bytes and tensors per buffer type, by name. As in
+    /// [`Placement::sums`](super::Placement::sums), `bytes` are those of the tensors' data.
+    #[must_use]
+    pub fn sums(&self) -> Vec<PlacementSum> {
+        let mut sums: BTreeMap<&str, PlacementSum> = BTreeMap::new();
+        for tensor in &self.tensors {
+            let sum = sums.entry(&tensor.buffer).or_insert_with(|| PlacementSum {
+                buffer: tensor.buffer.clone(),
+                is_host: tensor.is_host,
+                n_tensors: 0,
+                bytes: 0,
+            });
+            sum.n_tensors += 1;
+            sum.bytes += tensor.bytes;
+        }
+        sums.into_values().collect()
+    }
+
+    /// Bytes that the weights take in a buffer type, with what it adds to each for alignment:
+    /// the size of the buffer that llama.cpp will allocate, as
+    /// [`MemoryEntry::model`](crate::MemoryEntry::model) has it.
+    #[must_use]
+    pub fn allocated(&self, buffer: &str) -> u64 {
+        let tensors = self.tensors.iter();
+        tensors
+            .filter(|tensor| tensor.buffer == buffer)
+            .map(|tensor| tensor.allocated)
+            .sum()
+    }
+}
+
+impl Preview {
+    /// How many blocks have their layers on each device.
+    pub(super) fn blocks_per_device(&self, n_devices: usize) -> Vec<u32> {
+        let mut blocks = vec![BTreeSet::new(); n_devices];
+        for tensor in self.tensors.iter().filter(|tensor| tensor.rule.is_none()) {
+            if let (Some(index), Some(block)) = (tensor.index, tensor.block)
+                && let Some(blocks) = blocks.get_mut(index)
+            {
+                blocks.insert(block);
+            }
+        }
+        let counts = blocks.iter().map(BTreeSet::len);
+        counts
+            .map(|n| u32::try_from(n).unwrap_or(u32::MAX))
+            .collect()
+    }
+}
+
+impl TensorPreview {
+    fn new(tensor: &TensorInfo, answer: Answer, rule: Option<usize>, duplicate: bool) -> Self {
+        Self {
+            name: tensor.name.clone(),
+            kind: tensor.kind.clone(),
+            shape: tensor.shape.clone(),
+            bytes: tensor.bytes,
+            allocated: answer.allocated,
+            role: tensor.role,
+            block: tensor.block,
+            buffer: answer.buffer,
+            device: answer.device,
+            is_host: answer.is_host,
+            rule,
+            duplicate,
+            index: answer.index,
+        }
+    }
+}
+
+/// Each device's share of the layers: as the parameters say, or else its free memory.
+pub(super) fn shares(params: &ModelParams, in_use: &DevicesInUse) -> Vec<f32> {
+    let devices = &in_use.devices;
+    match (devices.len(), params.tensor_split()) {
+        (0 | 1, _) => vec![1.0; devices.len()],
+        (n, []) => {
+            let free = devices.iter().map(|device| {
+                let memory = device.memory();
+                // A device that does not say has the system's.
+                let memory = if memory.free == 0 && memory.total == 0 {
+                    in_use.cpu.memory()
+                } else {
+                    memory
+                };
+                memory.free as f32
+            });
+            let free: Vec<f32> = free.collect();
+            if free.iter().all(|free| *free == 0.0) {
+                vec![1.0; n]
+            } else {
+                free
+            }
+        }
+        (n, parts) => {
+            let mut parts = parts.to_vec();
+            parts.resize(n, 0.0);
+            parts
+        }
+    }
+}
+
+/// Whether the loader makes a second copy of these embeddings for the output. Architectures
+/// that only embed have no output.
+fn is_tied_output(header: &Header, tensor: &TensorInfo) -> bool {
+    let architecture = header.architecture();
+    let embeds = architecture.contains("bert")
+        || matches!(
+            architecture,
+            "llama-embed" | "t5encoder" | "wavtokenizer-dec"
+        );
+    tensor.name == "token_embd.weight" && !embeds && header.tensor("output.weight").is_none()
+}
+
+const MIB: f64 = (1 << 20) as f64;
+
+/// A table of bytes per buffer type, and what each rule takes.
+impl fmt::Display for Preview {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{:<28} {:>8} {:>14} {:>10}",
+            "memory", "tensors", "bytes", "MiB"
+        )?;
+        for sum in self.sums() {
+            let mib = sum.bytes as f64 / MIB;
+            writeln!(
+                f,
+                "{:<28} {:>8} {:>14} {mib:>10.2}",
+                sum.buffer, sum.n_tensors, sum.bytes
+            )?;
+        }
+        for (index, rule) in self.rules.iter().enumerate() {
+            let mib = rule.bytes as f64 / MIB;
+            let n_tensors = rule.tensors.len();
+            writeln!(
+                f,
+                "rule {}: {}: {n_tensors} tensors, {mib:.2} MiB",
+                index + 1,
+                rule.rule
+            )?;
+        }
+        write!(f, "load mode: {}", self.load_mode)
+    }
+}
+
+impl ModelParams {
+    fn check_previewable(&self) -> Result<()> {
+        let refuse = |parameter, value: &str, reason: &str| {
+            Err(Error::Parameter {
+                parameter,
+                value: value.to_owned(),
+                reason: reason.to_owned(),
+            })
+        };
+        if self.is_vocab_only() {
+            return refuse(
+                "with_vocab_only",
+                "true",
+                "a vocabulary has no tensors to place",
+            );
+        }
+        if self.cuts_tensors() {
+            return refuse(
+                "with_split_mode",
+                "Row or Tensor",
+                "tensors that are cut across devices are in no one place; use SplitMode::Layer",
+            );
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,220 @@
+//! What is said before a load is what the load does, tensor by tensor and byte by byte, on
+//! every MoE layout.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use llama_moe::{ContextParams, LoadMode, Model, ModelParams, Pattern, Preview, SplitMode, Target};
+
+mod support;
+use support::layouts::Layout;
+use support::{backend, file, on_cpu};
+
+#[cfg(feature = "rpc")]
+#[test]
+fn worker_process() {
+    support::worker::serve_if_asked();
+}
+
+/// Rules of all kinds for a layout, none that matches nothing.
+fn rules(layout: Layout, params: &ModelParams) -> Vec<(&'static str, ModelParams)> {
+    let params = || params.clone();
+    let n_blocks = layout.n_layer();
+    let n_moe = layout.moe_layers().len() as u32;
+    let attention = Pattern::new(r"blk\.(0|2)\.attn_").unwrap();
+    let embedding = Pattern::new("^token_embd").unwrap();
+    let mut rules = vec![
+        ("none", params()),
+        ("no layers", params().with_n_gpu_layers(0)),
+        ("output only", params().with_n_gpu_layers(1)),
+        (
+            "half of the layers",
+            params().with_n_gpu_layers(n_blocks / 2),
+        ),
+        (
+            "more layers than there are",
+            params().with_n_gpu_layers(999),
+        ),
+        ("attention", params().with_override(attention, Target::Cpu)),
+        ("embeddings", params().with_override(embedding, Target::Cpu)),
+    ];
+    if layout.is_moe() {
+        let first_moe = layout.moe_layers()[0];
+        let half = params().with_n_gpu_layers(n_blocks / 2 + 1);
+        rules.extend([
+            ("cpu_moe_all", params().with_cpu_moe_all()),
+            ("n_cpu_moe, one", params().with_n_cpu_moe(first_moe + 1)),
+            ("n_cpu_moe, all", params().with_n_cpu_moe(n_blocks)),
+            ("the last", params().with_cpu_moe_last(1)),
+            (
+                "the first half",
+                params().with_cpu_moe_first(n_moe.div_ceil(2)),
+            ),
+            ("half of the layers, no experts", half.with_cpu_moe_all()),
+        ]);
+    } else {
+        rules.push(("cpu_ffn", params().with_cpu_ffn(2)));
+    }
+    rules
+}
+
+/// Holds a preview against the model loaded with the same parameters: every tensor, and the
+/// buffers' sizes.
+fn check(path: &Path, params: &ModelParams, what: &str) {
+    let backend = backend();
+    let preview = Preview::new(&backend, path, params).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let model = Model::load(&backend, path, params.clone())
+        .unwrap_or_else(|error| panic!("{what}: {error}"));
+    let placement = model.placement().expect("a placement");
+    placement
+        .verify(&preview)
+        .unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert_eq!(placement.sums(), preview.sums(), "{what}");
+    let matches: Vec<_> = model.rule_matches().cloned().collect();
+    assert_eq!(preview.rules(), matches, "{what}");
+    for (index, rule) in preview.rules().iter().enumerate() {
+        let tensors = preview.tensors().iter();
+        let by_rule = tensors.filter(|tensor| tensor.rule == Some(index) && !tensor.duplicate);
+        assert_eq!(by_rule.count(), rule.tensors.len(), "{what}: {}", rule.rule);
+    }
+
+    let params = ContextParams::default().with_n_ctx(256).with_n_threads(1);
+    let mut context = model
+        .context(params.with_n_threads_batch(1))
+        .expect("a context");
+    let mut allocated: BTreeMap<String, u64> = BTreeMap::new();
+    for entry in context.memory_breakdown().expect("a breakdown") {
+        *allocated.entry(entry.buffer).or_default() += entry.model;
+    }
+    for sum in preview.sums() {
+        // Of a mapped file llama.cpp counts the span, not the tensors.
+        if sum.buffer.ends_with("_Mapped") {
+            continue;
+        }
+        let (said, is) = (preview.allocated(&sum.buffer), allocated[&sum.buffer]);
+        assert_eq!(said, is, "{what}: {}", sum.buffer);
+    }
+}
+
+#[test]
+fn on_the_cpu() {
+    for layout in Layout::ALL {
+        let (_dir, path) = file(layout);
+        for (rule, params) in rules(layout, &on_cpu()) {
+            for mode in [LoadMode::None, LoadMode::Mmap, LoadMode::Auto] {
+                for no_host in [false, true] {
+                    let params = params.clone().with_load_mode(mode).with_no_host(no_host);
+                    check(
+                        &path,
+                        &params,
+                        &format!("{layout:?}, {rule}, {mode}, {no_host}"),
+                    );
+                }
+            }
+            let plain = params.with_extra_buffer_types(false);
+            check(&path, &plain, &format!("{layout:?}, {rule}, not repacked"));
+        }
+    }
+}
+
+#[cfg(feature = "rpc")]
+#[test]
+fn with_a_worker() {
+    let worker = support::worker::worker();
+    let params = ModelParams::default().with_devices([worker.device]);
+    for layout in Layout::ALL {
+        let (_dir, path) = file(layout);
+        for (rule, params) in rules(layout, &params) {
+            check(&path, &params, &format!("{layout:?}, {rule}"));
+            let mapped = params.with_load_mode(LoadMode::Mmap);
+            check(&path, &mapped, &format!("{layout:?}, {rule}, mapped"));
+        }
+    }
+}
+
+#[cfg(feature = "rpc")]
+#[test]
+fn with_two_workers() {
+    let worker = support::worker::worker();
+    let devices = [worker.device, support::worker::second_device(&worker)];
+    for layout in Layout::ALL {
+        let (_dir, path) = file(layout);
+        for split in [vec![], vec![3.0, 1.0], vec![0.0, 1.0]] {
+            let params = ModelParams::default()
+                .with_devices(devices)
+                .with_tensor_split(split.clone());
+            for (rule, params) in rules(layout, &params) {
+                check(&path, &params, &format!("{layout:?}, {rule}, {split:?}"));
+            }
+            let one = params.with_split_mode(SplitMode::None).with_main_gpu(1);
+            check(&path, &one, &format!("{layout:?}, main GPU 1, {split:?}"));
+        }
+        if let [first, .., last] = layout.moe_layers()[..] {
+            let params = ModelParams::default()
+                .with_devices(devices)
+                .with_tensor_split([1.0, 1.0])
+                .with_moe_layers_on(first..=first, devices[1])
+                .with_moe_layers_on(last..=last, Target::Cpu);
+            check(
+                &path,
+                &params,
+                &format!("{layout:?}, experts on the other device"),
+            );
+        }
+    }
+}
+
+#[test]
+fn multi_token_prediction_is_counted_when_it_is_loaded() {
+    let (_dir, path) = file(Layout::Glm4Moe);
+    check(&path, &on_cpu().with_mtp(true), "with MTP");
+    let bytes = |params: &ModelParams| -> u64 {
+        let preview = Preview::new(&backend(), &path, params).expect("a preview");
+        preview.sums().iter().map(|sum| sum.bytes).sum()
+    };
+    assert!(bytes(&on_cpu().with_mtp(true)) > bytes(&on_cpu()));
+}
+
+#[test]
+fn the_bundled_model() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/model/moe-guide-q8_0.gguf");
+    check(&path, &on_cpu().with_cpu_moe_all(), "the bundled model");
+}
+
+#[test]
+fn a_mismatch_is_told() {
+    let backend = backend();
+    let (_dir, path) = file(Layout::Qwen3Moe);
+    let plain = on_cpu().with_extra_buffer_types(false);
+    let mapped = plain.clone().with_load_mode(LoadMode::Mmap);
+    let preview = Preview::new(&backend, &path, &plain.with_load_mode(LoadMode::None)).unwrap();
+    let model = Model::load(&backend, &path, mapped).unwrap();
+    let placement = model.placement().unwrap();
+    let error = placement.verify(&preview).expect_err("another load mode");
+    assert_eq!(error.differences.len(), placement.tensors().len());
+    let first = &error.differences[0];
+    assert_eq!(first.predicted, ["CPU"]);
+    assert_eq!(first.got, ["CPU_Mapped"]);
+    assert!(
+        error.to_string().contains("predicted CPU, got CPU_Mapped"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_cannot_be_previewed_is_an_error() {
+    let backend = backend();
+    let (_dir, path) = file(Layout::Qwen3Moe);
+    let refused = [
+        on_cpu().with_vocab_only(true),
+        on_cpu().with_split_mode(SplitMode::Row),
+        on_cpu().with_split_mode(SplitMode::Tensor),
+        on_cpu().with_cpu_moe_layers(9..12),
+        on_cpu().with_override(Pattern::new("nothing_like_it").unwrap(), Target::Cpu),
+        on_cpu().with_cpu_moe_all().with_cpu_moe_last(1),
+    ];
+    for params in refused {
+        Preview::new(&backend, &path, &params).expect_err("a refusal");
+    }
+    Preview::new(&backend, "no such file.gguf", &on_cpu()).expect_err("no file");
+}
