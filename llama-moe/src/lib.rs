@@ -100,8 +100,8 @@ pub use model::{
     ModelSource, RopeType, SplitMode, Token, TokenAttr, TokenInfo, Vocab, VocabError, VocabType,
 };
 pub use placement::{
-    LoweredOverrides, OverrideError, Pattern, PatternError, Placement, PlacementSum, RawOverrides,
-    Rule, RuleMatch, Target, TensorOverrides, TensorPlacement,
+    DryRun, LoweredOverrides, OverrideError, Pattern, PatternError, Placement, PlacementSum,
+    RawOverrides, Rule, RuleMatch, Target, TensorOverrides, TensorPlacement,
 };
 pub use sampler::{
     Candidate, Candidates, CustomSampler, DryParams, Sampler, SamplerChain, SamplerError,

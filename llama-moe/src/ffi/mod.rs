@@ -38,7 +38,7 @@ pub(crate) use gguf::{GgufHeader, GgufKind};
 pub(crate) use global::{init, llama_version, max_devices, max_sequences, numa_init};
 pub(crate) use lora::LoraHandle;
 pub(crate) use model::{
-    KvValue, LoadFailure, LoadRequest, LoadSource, ModelHandle, ModelNumber, ModelSettings,
+    KV_MAX, KvValue, LoadFailure, LoadRequest, LoadSource, ModelHandle, ModelNumber, ModelSettings,
     ModelTrait,
 };
 pub use overrides::RawOverrides;

@@ -37,6 +37,7 @@
 //! have, and for a device that the model does not use, where llama.cpp would abort later.
 //! Matching is done by the loader's own `std::regex`.
 
+mod dry_run;
 mod lower;
 mod overrides;
 mod parse;
@@ -44,6 +45,7 @@ mod pattern;
 mod report;
 mod rule;
 
+pub use dry_run::DryRun;
 pub(crate) use lower::DevicesInUse;
 pub use lower::{LoweredOverrides, RuleMatch};
 pub use overrides::{OverrideError, TensorOverrides};
