@@ -128,6 +128,17 @@ pub struct Context {
     poisoned: bool,
 }
 
+/// What a context is and takes.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ContextSizes {
+    pub(crate) n_ctx: u32,
+    pub(crate) n_ctx_seq: u32,
+    pub(crate) n_batch: u32,
+    pub(crate) n_ubatch: u32,
+    pub(crate) n_seq_max: u32,
+    pub(crate) entries: Vec<MemoryEntry>,
+}
+
 impl Model {
     /// Makes a context.
     ///
@@ -138,11 +149,32 @@ impl Model {
     /// want of memory; [`Error::Parameter`](crate::Error::Parameter) for a parameter that
     /// cannot work.
     pub fn context(&self, params: ContextParams) -> Result<Context> {
-        if self.is_vocab_only() {
-            return Err(ContextError::VocabOnly.into());
-        }
         if self.is_no_alloc() {
             return Err(ContextError::NoAlloc.into());
+        }
+        self.create_context(params)
+    }
+
+    /// What a context would be and take. The context is gone when this returns, so that
+    /// nobody computes with it, whatever the model.
+    ///
+    /// # Errors
+    /// As [`context`](Self::context), but for a model without weights.
+    pub(crate) fn context_sizes(&self, params: ContextParams) -> Result<ContextSizes> {
+        let mut context = self.create_context(params)?;
+        Ok(ContextSizes {
+            n_ctx: context.n_ctx(),
+            n_ctx_seq: context.n_ctx_seq(),
+            n_batch: context.n_batch(),
+            n_ubatch: context.n_ubatch(),
+            n_seq_max: context.n_seq_max(),
+            entries: context.memory_breakdown()?,
+        })
+    }
+
+    fn create_context(&self, params: ContextParams) -> Result<Context> {
+        if self.is_vocab_only() {
+            return Err(ContextError::VocabOnly.into());
         }
         let mut settings = params.settings_for(self)?;
         let embeddings = settings.embeddings;

@@ -101,6 +101,13 @@ impl GgufHeader {
         Some(self.find(key)?.n)
     }
 
+    /// The number of elements of an array of texts; `None` for anything else.
+    pub(crate) fn n_texts(&self, key: &str) -> Option<usize> {
+        let kv = self.find(key)?;
+        let is_texts = kv.type_ == sys::GGUF_TYPE_ARRAY && kv.element_type == sys::GGUF_TYPE_STRING;
+        is_texts.then_some(kv.n)
+    }
+
     /// The numbers, or truth values, of a pair.
     fn numbers(&self, kv: &sys::llama_shim_gguf_kv) -> Option<Vec<Value>> {
         if kv.n == 0 {

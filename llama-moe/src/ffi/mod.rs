@@ -40,7 +40,7 @@ pub(crate) use global::{
 };
 pub(crate) use lora::LoraHandle;
 pub(crate) use model::{
-    KvValue, LoadFailure, LoadRequest, LoadSource, ModelHandle, ModelNumber, ModelSettings,
+    KV_MAX, KvValue, LoadFailure, LoadRequest, LoadSource, ModelHandle, ModelNumber, ModelSettings,
     ModelTrait,
 };
 pub use overrides::RawOverrides;

@@ -82,10 +82,15 @@ impl Header {
         vocab_only: bool,
         replaced: &[(String, KvValue)],
     ) -> Result<(), String> {
-        let keys = Keys {
-            header: self,
-            replaced,
-        };
+        self.check_vocab()?;
+        if vocab_only {
+            return Ok(());
+        }
+        self.check_hyper_parameters(replaced)
+    }
+
+    /// The part of [`check`](Self::check) that a load without the vocabulary can do without.
+    fn check_vocab(&self) -> Result<(), String> {
         if let Some(token) = self.gguf().repeated_text("tokenizer.ggml.tokens") {
             return Err(format!(
                 "tokenizer.ggml.tokens has the text {token:?} twice; llama.cpp needs each once"
@@ -97,8 +102,20 @@ impl Header {
                  tokenizer 'bert' knows nothing of"
             ));
         }
+        Ok(())
+    }
+
+    /// The rest of [`check`](Self::check).
+    pub(crate) fn check_hyper_parameters(
+        &self,
+        replaced: &[(String, KvValue)],
+    ) -> Result<(), String> {
+        let keys = Keys {
+            header: self,
+            replaced,
+        };
         // Projectors have no hyper-parameters, and are refused by the loader itself.
-        if vocab_only || self.architecture() == "clip" {
+        if self.architecture() == "clip" {
             return Ok(());
         }
         let architecture = self.architecture();

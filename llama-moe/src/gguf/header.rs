@@ -237,6 +237,12 @@ impl Header {
         blocks.into_iter().collect()
     }
 
+    /// The tokens of the vocabulary; `None` without one.
+    pub(crate) fn n_tokens(&self) -> Option<usize> {
+        let n = self.gguf().n_texts("tokenizer.ggml.tokens")?;
+        (n > 0).then_some(n)
+    }
+
     /// Whether positions are looked up in a table, which ends where the training did.
     pub(crate) fn has_learned_positions(&self) -> bool {
         self.tensor("position_embd.weight").is_some()

@@ -7,8 +7,10 @@ use super::source::ModelSource;
 use super::{Inner, Model};
 use crate::backend::{Backend, read_registry, settle_numa};
 use crate::error::{Error, Result};
-use crate::ffi::{DeviceHandle, LoadFailure, LoadRequest, LoadSource, ModelHandle, ModelNumber};
-use crate::gguf::Header;
+use crate::ffi::{
+    DeviceHandle, KV_MAX, KvValue, LoadFailure, LoadRequest, LoadSource, ModelHandle, ModelNumber,
+};
+use crate::gguf::{Header, Value};
 use crate::placement::{LoweredOverrides, OverrideError, Placement};
 
 impl Model {
@@ -54,8 +56,86 @@ fn load(
     params: &ModelParams,
     progress: Option<&mut dyn FnMut(f32) -> bool>,
 ) -> Result<Model> {
-    let path = source.first().to_owned();
     let header = checked_header(&source, params)?;
+    load_checked(
+        backend,
+        &source,
+        &header,
+        params,
+        params.kv_overrides(),
+        progress,
+    )
+}
+
+/// Loads a model without weights and, where that is possible, without its vocabulary, which
+/// is most of such a load's work: to measure, and for nothing else. The load mode is
+/// [`LoadMode::None`] whatever the parameters say.
+///
+/// # Errors
+/// As [`Model::load`]; a mistake in the vocabulary is not found.
+pub(crate) fn load_to_measure(
+    backend: &Backend,
+    header: &Header,
+    params: &ModelParams,
+) -> Result<Model> {
+    params.check_kv_overrides()?;
+    let source = match header.paths() {
+        [path] => ModelSource::File(path.clone()),
+        paths => ModelSource::Splits(paths.to_vec()),
+    };
+    let (checked, kv_overrides) = match without_vocab(header) {
+        Some(mut replaced) => {
+            // The first of several values for a key holds.
+            replaced.extend_from_slice(params.kv_overrides());
+            (header.check_hyper_parameters(&replaced), replaced)
+        }
+        None => {
+            let replaced = params.kv_overrides().to_vec();
+            (header.check(params.is_vocab_only(), &replaced), replaced)
+        }
+    };
+    checked.map_err(|reason| Error::Load {
+        path: source.first().to_owned(),
+        reason,
+    })?;
+    let mut header = header.clone();
+    header.replace(params.kv_overrides());
+    let params = params
+        .clone()
+        .with_no_alloc(true)
+        .with_load_mode(LoadMode::None);
+    load_checked(backend, &source, &header, &params, &kv_overrides, None)
+}
+
+/// What has llama.cpp load no vocabulary, but count its tokens, on which shapes and buffers
+/// depend. `None` where the file has none, or none that could be loaded.
+fn without_vocab(header: &Header) -> Option<Vec<(String, KvValue)>> {
+    const MODEL: &str = "tokenizer.ggml.model";
+    let n_tokens = u32::try_from(header.n_tokens()?).ok()?;
+    match header.value(MODEL)? {
+        Value::Text(model) if model != "no_vocab" && model != "none" => {}
+        _ => return None,
+    }
+    let size_key = format!("{}.vocab_size", header.architecture());
+    if size_key.len() > KV_MAX {
+        return None;
+    }
+    Some(vec![
+        (MODEL.to_owned(), KvValue::Text("no_vocab".to_owned())),
+        (size_key, KvValue::Int(n_tokens.into())),
+    ])
+}
+
+/// Loads a model whose header has been checked. `kv_overrides` stand in for those of `params`.
+fn load_checked(
+    backend: &Backend,
+    source: &ModelSource,
+    header: &Header,
+    params: &ModelParams,
+    kv_overrides: &[(String, KvValue)],
+    progress: Option<&mut dyn FnMut(f32) -> bool>,
+) -> Result<Model> {
+    let path = source.first().to_owned();
     let in_use = params.devices_in_use(backend)?;
     // A vocabulary has no tensors, so there is nothing that rules could match.
     let overrides = if params.is_vocab_only() {
@@ -63,7 +143,7 @@ fn load(
     } else {
         params
             .overrides()
-            .lower_for(&header, params.loads_mtp(), &in_use)?
+            .lower_for(header, params.loads_mtp(), &in_use)?
     };
     let mut settings = params.settings().clone();
     settings.load_mode = params.choose_load_mode(&overrides, &in_use);
@@ -76,7 +156,7 @@ fn load(
     let loaded = {
         let _registry = read_registry();
         let request = LoadRequest {
-            source: match &source {
+            source: match source {
                 ModelSource::File(path) => LoadSource::File(path),
                 ModelSource::Splits(paths) => LoadSource::Splits(paths),
             },
@@ -84,7 +164,7 @@ fn load(
             devices: devices.as_deref(),
             overrides: &raw,
             tensor_split: params.tensor_split(),
-            kv_overrides: params.kv_overrides(),
+            kv_overrides,
         };
         ModelHandle::load(&request, progress)?
     };
