@@ -154,7 +154,8 @@ fn the_vocabulary_spells_every_text() {
     for text in ["The router chooses two experts.", "Größe: 12 µm\n\t✓", ""] {
         let tokens = vocab.tokenize(text, false, false).unwrap();
         assert!(tokens.len() <= text.len());
-        assert_eq!(vocab.detokenize(&tokens, false, false).unwrap(), text);
+        let bytes = vocab.detokenize(&tokens, false, false).unwrap();
+        assert_eq!(bytes, text.as_bytes());
     }
     let english = "the weather in the north is warmer than in the south";
     let tokens = vocab.tokenize(english, false, false).unwrap();
@@ -211,7 +212,7 @@ impl EvalCallback for Chosen {
             let row = &bytes[token * tensor.strides[1] as usize..];
             for expert in row[..used * 4].chunks_exact(4) {
                 let expert = i32::from_le_bytes(expert.try_into().unwrap());
-                *counts.entry((tensor.name.to_owned(), expert)).or_default() += 1;
+                *counts.entry((tensor.name.to_string(), expert)).or_default() += 1;
             }
         }
     }
@@ -220,8 +221,17 @@ impl EvalCallback for Chosen {
 /// The share of all choices that fall on the most chosen quarter of a layer's experts.
 fn favourites(name: NamedShape, skew: f32) -> f64 {
     let (_dir, path) = path();
-    let shape = scaled(name);
-    let synth = Synth::new(shape).with_router_skew(skew);
+    // All experts: where half of them are used there is little to choose.
+    let width = if name == NamedShape::GptOss20b {
+        288
+    } else {
+        256
+    };
+    let shape = Shape::from(name)
+        .with_layers(3)
+        .and_then(|shape| shape.with_width(width))
+        .and_then(|shape| shape.with_vocab(1024));
+    let synth = Synth::new(shape.unwrap()).with_router_skew(skew);
     synth.write(&path).unwrap();
     let chosen = Chosen::default();
     let model = load(&path, on_cpu());
@@ -236,12 +246,14 @@ fn favourites(name: NamedShape, skew: f32) -> f64 {
     }
     let n_expert = model.n_expert().unwrap() as usize;
     assert!(!layers.is_empty());
-    let shares = layers.values_mut().map(|counts| {
+    let mut most = 0;
+    let mut all = 0;
+    for counts in layers.values_mut() {
         counts.sort_unstable_by(|a, b| b.cmp(a));
-        let most: usize = counts.iter().take(n_expert / 4).sum();
-        most as f64 / counts.iter().sum::<usize>() as f64
-    });
-    shares.sum::<f64>() / layers.len() as f64
+        most += counts.iter().take(n_expert / 4).sum::<usize>();
+        all += counts.iter().sum::<usize>();
+    }
+    most as f64 / all as f64
 }
 
 #[test]
@@ -249,11 +261,10 @@ fn a_skewed_router_has_favourites() {
     for name in [
         NamedShape::Mixtral8x7b,
         NamedShape::GptOss20b,
-        NamedShape::DeepSeekV3,
+        NamedShape::Qwen3_30bA3b,
     ] {
-        let [none, some, strong] = [0.0, 0.5, 1.5].map(|skew| favourites(name, skew));
-        println!("{name}: {none:.2} {some:.2} {strong:.2}");
-        assert!(none + 0.03 < some, "{name}: {none} {some}");
+        let [none, some, strong] = [0.0, 1.0, 3.0].map(|skew| favourites(name, skew));
+        assert!(none + 0.05 < some, "{name}: {none} {some}");
         assert!(some + 0.03 < strong, "{name}: {some} {strong}");
     }
 }
@@ -325,16 +336,6 @@ fn nothing_is_overwritten_or_left_behind() {
         let error = synth.write(path).unwrap_err();
         assert!(matches!(error, Error::File { .. }), "{error:?}");
     }
-}
-
-/// A device without space: the only file there is that is always full.
-#[cfg(target_os = "linux")]
-#[test]
-fn a_full_disk_is_an_error() {
-    // It exists already, so it is refused as every existing file is, and stays.
-    let error = Synth::new(scaled(NamedShape::Mixtral8x7b)).write("/dev/full");
-    assert!(matches!(error, Err(Error::File { .. })), "{error:?}");
-    assert!(Path::new("/dev/full").exists());
 }
 
 #[test]

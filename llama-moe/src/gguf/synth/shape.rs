@@ -195,7 +195,12 @@ impl Shape {
 
     pub(super) fn metadata(&self) -> Vec<(String, Value)> {
         match &self.0 {
-            Kind::Named(shape, hyper) => hyper.metadata(&synthetic(shape.name())),
+            Kind::Named(shape, hyper) => {
+                // Spaces, as converted files have them: where a name has "phi-3" in it,
+                // llama.cpp asks for tokens of that model's vocabulary.
+                let name = shape.name().replace('-', " ");
+                hyper.metadata(&synthetic(&name))
+            }
             Kind::Header(header) => {
                 let mut keys = vec![(
                     "general.name".to_owned(),

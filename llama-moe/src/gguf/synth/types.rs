@@ -53,7 +53,7 @@ pub(super) struct Block {
 }
 
 impl TensorType {
-    const ALL: [Self; 22] = [
+    pub(super) const ALL: [Self; 22] = [
         Self::F32,
         Self::F16,
         Self::Bf16,
@@ -109,14 +109,14 @@ impl TensorType {
             Self::Q4K => block(12, 256, 144, both(0, 258.0, 7.5)),
             Self::Q5K => block(13, 256, 176, both(0, 523.0, 15.5)),
             Self::Q6K => block(14, 256, 210, half(208, 1366.0)),
-            Self::Iq4Nl => block(20, 32, 18, half(0, 70.0)),
-            Self::Iq4Xs => block(23, 256, 136, half(0, 1300.0)),
-            Self::Iq2Xxs => block(16, 256, 66, half(0, 49.0)),
-            Self::Iq2Xs => block(17, 256, 74, half(0, 49.0)),
-            Self::Iq2S => block(22, 256, 82, half(0, 49.0)),
-            Self::Iq3Xxs => block(18, 256, 98, half(0, 130.0)),
-            Self::Iq3S => block(21, 256, 110, half(0, 150.0)),
-            Self::Iq1S => block(19, 256, 50, half(0, 7.0)),
+            Self::Iq4Nl => block(20, 32, 18, half(0, 67.5)),
+            Self::Iq4Xs => block(23, 256, 136, half(0, 1254.0)),
+            Self::Iq2Xxs => block(16, 256, 66, half(0, 53.3)),
+            Self::Iq2Xs => block(17, 256, 74, half(0, 55.5)),
+            Self::Iq2S => block(22, 256, 82, half(0, 56.1)),
+            Self::Iq3Xxs => block(18, 256, 98, half(0, 143.0)),
+            Self::Iq3S => block(21, 256, 110, half(0, 138.0)),
+            Self::Iq1S => block(19, 256, 50, half(0, 7.3)),
             Self::Mxfp4 => block(39, 32, 17, Scale::Exponent { spread: 2.93 }),
         }
     }

@@ -145,3 +145,56 @@ impl Values {
 fn put(block: &mut [u8], at: usize, value: f32) {
     block[at..at + 2].copy_from_slice(&half::bits(value).to_le_bytes());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ffi::quants;
+
+    #[test]
+    fn a_block_is_as_large_as_ggml_has_it() {
+        for kind in TensorType::ALL {
+            let block = kind.block();
+            let ours = (block.elements, block.bytes);
+            assert_eq!(ours, quants::block(block.id), "{kind:?}");
+            assert_eq!(TensorType::from_id(block.id), Some(kind));
+        }
+    }
+
+    #[test]
+    fn values_spread_as_they_are_asked_to() {
+        for kind in TensorType::ALL
+            .into_iter()
+            .filter(|&kind| kind != TensorType::F32)
+        {
+            for deviation in [0.7, 0.02] {
+                let values = Values {
+                    mean: 0.0,
+                    deviation,
+                };
+                let mut bytes = Vec::new();
+                let mut random = Random::new(1, "spread");
+                let n_blocks = 100_000 / kind.block().elements;
+                let mut write = |chunk: &[u8]| {
+                    bytes.extend(chunk);
+                    Ok(())
+                };
+                values
+                    .draw(&mut random, kind, n_blocks, &mut write)
+                    .unwrap();
+                let numbers = quants::dequantise(kind.block().id, &bytes);
+                let n = numbers.len() as f32;
+                let mean = numbers.iter().sum::<f32>() / n;
+                let spread = (numbers.iter().map(|x| x * x).sum::<f32>() / n).sqrt();
+                assert!(mean.abs() < 0.15 * deviation, "{kind:?}: {mean}");
+                // MXFP4 has powers of two only.
+                let factor = if kind == TensorType::Mxfp4 { 1.42 } else { 1.1 };
+                let range = deviation / factor..deviation * factor;
+                assert!(
+                    range.contains(&spread),
+                    "{kind:?}: {spread} for {deviation}"
+                );
+            }
+        }
+    }
+}

@@ -184,3 +184,42 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
     out.extend((text.len() as u64).to_le_bytes());
     out.extend(text.as_bytes());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cannot_be_completed_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.gguf");
+        let full = |file: &mut File| {
+            file.write_all(b"GGUF")?;
+            Err(io::Error::from(io::ErrorKind::StorageFull))
+        };
+        let error = NewFile::create(&path).unwrap().complete(full).unwrap_err();
+        assert!(matches!(error, Error::File { .. }), "{error:?}");
+        assert!(!path.exists());
+
+        let fine = |file: &mut File| file.write_all(b"GGUF");
+        NewFile::create(&path).unwrap().complete(fine).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"GGUF");
+        assert!(NewFile::create(&path).is_err());
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn more_than_a_file_can_hold_is_not_laid_out() {
+        let tensor = |bytes| Tensor {
+            name: "a".to_owned(),
+            shape: vec![bytes],
+            type_id: 24,
+            bytes,
+        };
+        assert!(Contents::new(&[], vec![tensor(1 << 40)]).is_some());
+        for bytes in [1 << 63, u64::MAX, u64::MAX - 8] {
+            assert!(Contents::new(&[], vec![tensor(bytes)]).is_none());
+        }
+        assert!(Contents::new(&[], vec![tensor(1 << 62), tensor(1 << 62)]).is_none());
+    }
+}
