@@ -67,9 +67,23 @@ fn shapes_are_as_large_as_the_models() {
     }
 }
 
+/// Layers, experts, used ones, and layers with experts.
+const COUNTS: [(NamedShape, u32, u32, u32, usize); 9] = [
+    (NamedShape::GptOss20b, 24, 32, 4, 24),
+    (NamedShape::GptOss120b, 36, 128, 4, 36),
+    (NamedShape::Qwen3_30bA3b, 48, 128, 8, 48),
+    (NamedShape::Qwen3_235bA22b, 94, 128, 8, 94),
+    (NamedShape::Phi35Moe, 32, 16, 2, 32),
+    (NamedShape::DeepSeekV2Lite, 27, 64, 6, 26),
+    (NamedShape::DeepSeekV3, 61, 256, 8, 58),
+    (NamedShape::Glm45Air, 46, 128, 8, 45),
+    (NamedShape::Mixtral8x7b, 32, 8, 2, 32),
+];
+
 #[test]
 fn a_sparse_file_is_the_model_for_llama_cpp() {
-    for name in NamedShape::ALL {
+    assert_eq!(COUNTS.map(|(name, ..)| name), NamedShape::ALL);
+    for (name, layers, experts, used, moe_layers) in COUNTS {
         let (_dir, path) = path();
         let shape = Shape::from(name);
         Synth::new(name).sparse().write(&path).unwrap();
@@ -77,9 +91,13 @@ fn a_sparse_file_is_the_model_for_llama_cpp() {
         assert_eq!(model.n_params(), shape.n_params(), "{name}");
         assert_eq!(model.size(), shape.bytes(), "{name}");
         assert_eq!(model.architecture().as_deref(), Some(shape.architecture()));
+        assert_eq!(model.n_layer(), layers, "{name}");
+        assert_eq!(model.n_expert().unwrap(), experts, "{name}");
+        assert_eq!(model.n_expert_used(), used, "{name}");
+
         let header = Header::read(&path).unwrap();
         assert_eq!(header.bytes(), shape.bytes(), "{name}");
-        assert!(header.moe().is_some(), "{name}");
+        assert_eq!(header.moe().unwrap().moe_layers.len(), moe_layers, "{name}");
         assert!(header.name().contains("synthetic"), "{name}");
 
         let length = fs::metadata(&path).unwrap().len();
@@ -94,27 +112,47 @@ fn a_sparse_file_is_the_model_for_llama_cpp() {
 }
 
 #[test]
-fn layers_and_experts_are_those_of_the_models() {
-    // Layers, experts, used, and layers with experts.
-    for (name, layers, experts, used, moe_layers) in [
-        (NamedShape::GptOss20b, 24, 32, 4, 24),
-        (NamedShape::GptOss120b, 36, 128, 4, 36),
-        (NamedShape::Qwen3_30bA3b, 48, 128, 8, 48),
-        (NamedShape::Qwen3_235bA22b, 94, 128, 8, 94),
-        (NamedShape::Phi35Moe, 32, 16, 2, 32),
-        (NamedShape::DeepSeekV2Lite, 27, 64, 6, 26),
-        (NamedShape::DeepSeekV3, 61, 256, 8, 58),
-        (NamedShape::Glm45Air, 46, 128, 8, 45),
-        (NamedShape::Mixtral8x7b, 32, 8, 2, 32),
+fn types_are_those_that_llama_quantize_chooses() {
+    for (name, tensor, kind) in [
+        (NamedShape::GptOss20b, "blk.3.ffn_down_exps.weight", "mxfp4"),
+        (NamedShape::GptOss20b, "blk.3.ffn_down_exps.bias", "f32"),
+        (NamedShape::GptOss20b, "blk.3.attn_v.weight", "q8_0"),
+        (NamedShape::GptOss20b, "token_embd.weight", "q8_0"),
+        (NamedShape::Qwen3_30bA3b, "output.weight", "q6_K"),
+        (NamedShape::Qwen3_30bA3b, "token_embd.weight", "q4_K"),
+        (
+            NamedShape::Qwen3_30bA3b,
+            "blk.0.ffn_down_exps.weight",
+            "q6_K",
+        ),
+        (
+            NamedShape::Qwen3_30bA3b,
+            "blk.6.ffn_down_exps.weight",
+            "q4_K",
+        ),
+        (NamedShape::Qwen3_30bA3b, "blk.8.attn_v.weight", "q6_K"),
+        (NamedShape::Qwen3_30bA3b, "blk.8.ffn_gate_inp.weight", "f32"),
+        (NamedShape::Mixtral8x7b, "blk.9.attn_k.weight", "q8_0"),
+        (NamedShape::Mixtral8x7b, "blk.9.attn_output.weight", "q5_K"),
+        // Rows of 1408 and 128.
+        (
+            NamedShape::DeepSeekV2Lite,
+            "blk.4.ffn_down_exps.weight",
+            "q5_0",
+        ),
+        (
+            NamedShape::DeepSeekV2Lite,
+            "blk.1.ffn_down_exps.weight",
+            "q8_0",
+        ),
+        (NamedShape::DeepSeekV3, "blk.9.attn_k_b.weight", "q5_0"),
+        (NamedShape::DeepSeekV3, "blk.9.attn_v_b.weight", "q4_K"),
     ] {
         let (_dir, path) = path();
         Synth::new(name).sparse().write(&path).unwrap();
-        let model = load(&path, on_cpu().with_no_alloc(true));
-        assert_eq!(model.n_layer(), layers, "{name}");
-        assert_eq!(model.n_expert().unwrap(), experts, "{name}");
-        assert_eq!(model.n_expert_used(), used, "{name}");
-        let moe = Header::read(&path).unwrap().moe().unwrap();
-        assert_eq!(moe.moe_layers.len(), moe_layers, "{name}");
+        let header = Header::read(&path).unwrap();
+        let found = header.tensor(tensor).expect(tensor);
+        assert_eq!(found.kind, kind, "{name}: {tensor}");
     }
 }
 

@@ -18,4 +18,5 @@ pub use interrupt::Interrupt;
 pub use log::LogArgs;
 pub use model::{ModelArgs, bundled_model};
 pub use placement::{MemoryReport, PlacementReport, RuleReport};
+pub use progress::ShareBar;
 pub use sampling::SamplingArgs;
