@@ -5,11 +5,13 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// Steps of a bar that is told shares.
 const STEPS: f32 = 1000.0;
 
-/// A bar for a share from 0 to 1.
-pub(crate) struct ShareBar(ProgressBar);
+/// A bar for a share from 0 to 1, which goes when it is dropped.
+pub struct ShareBar(ProgressBar);
 
 impl ShareBar {
-    pub(crate) fn new(title: &str) -> Self {
+    /// A bar with a title before it, at 0.
+    #[must_use]
+    pub fn new(title: &str) -> Self {
         Self(bar(
             STEPS as u64,
             title,
@@ -17,7 +19,8 @@ impl ShareBar {
         ))
     }
 
-    pub(crate) fn set(&self, share: f32) {
+    /// Moves the bar.
+    pub fn set(&self, share: f32) {
         self.0.set_position((share * STEPS) as u64);
     }
 }

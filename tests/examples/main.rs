@@ -15,3 +15,4 @@ mod programs;
 #[cfg(feature = "rpc")]
 mod rpc;
 mod simple;
+mod synth;

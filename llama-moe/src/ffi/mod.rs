@@ -18,6 +18,8 @@ mod model;
 mod overrides;
 mod panic;
 mod placement;
+#[cfg(test)]
+pub(crate) mod quants;
 mod regex;
 #[cfg(feature = "rpc")]
 mod rpc;

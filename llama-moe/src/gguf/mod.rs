@@ -24,6 +24,7 @@ mod adapter;
 mod check;
 mod header;
 mod moe;
+pub mod synth;
 mod tensor;
 mod value;
 

@@ -211,6 +211,19 @@ pub(crate) fn checked_header(source: &ModelSource, params: &ModelParams) -> Resu
     Ok(header)
 }
 
+/// The same for what looks at tensors only, and so can do without a look at the vocabulary.
+pub(crate) fn checked_without_vocab(mut header: Header, params: &ModelParams) -> Result<Header> {
+    params.check_kv_overrides()?;
+    header
+        .check_hyper_parameters(params.kv_overrides())
+        .map_err(|reason| Error::Load {
+            path: header.paths().first().cloned().unwrap_or_default(),
+            reason,
+        })?;
+    header.replace(params.kv_overrides());
+    Ok(header)
+}
+
 /// Holds what was asked against what the loader has done. A rule that took nothing in
 /// the end is an error here too, and a tensor that is elsewhere than asked is said in the log;
 /// [`Model::placement`] lists it.

@@ -30,7 +30,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use detokenizer::Detokenizer;
 pub use info::RopeType;
-pub(crate) use load::{checked_header, load_to_measure};
+pub(crate) use load::{checked_header, checked_without_vocab, load_to_measure};
 pub use lora::{LoraAdapter, LoraError};
 pub use params::{KvOverride, LazyMode, LoadMode, ModelParams, SplitMode};
 pub use source::ModelSource;

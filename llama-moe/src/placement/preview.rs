@@ -10,7 +10,7 @@ use crate::backend::{Backend, Device};
 use crate::error::{Error, Result};
 use crate::ffi::{self, WeightLayer, WeightOp};
 use crate::gguf::{Header, Role, TensorInfo};
-use crate::model::{LoadMode, ModelParams, ModelSource, checked_header};
+use crate::model::{LoadMode, ModelParams, ModelSource, checked_without_vocab};
 
 /// Where the loader will put every tensor of a model, and what each rule takes, before
 /// anything is loaded.
@@ -86,7 +86,15 @@ impl Preview {
         source: impl Into<ModelSource>,
         params: &ModelParams,
     ) -> Result<Self> {
-        let header = checked_header(&source.into(), params)?;
+        Self::of_header(backend, &Header::read(source)?, params)
+    }
+
+    /// As [`new`](Self::new), for a header that has been read.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn of_header(backend: &Backend, header: &Header, params: &ModelParams) -> Result<Self> {
+        let header = checked_without_vocab(header.clone(), params)?;
         let in_use = params.devices_in_use(backend)?;
         let overrides = params
             .overrides()

@@ -11,7 +11,7 @@ use crate::backend::Backend;
 use crate::context::ContextParams;
 use crate::error::{Error, Result};
 use crate::gguf::{Header, Role};
-use crate::model::{LoadMode, ModelParams, ModelSource, checked_header};
+use crate::model::{LoadMode, ModelParams, ModelSource, checked_without_vocab};
 use crate::placement::lower::DevicesInUse;
 use crate::placement::machine::{AssumedDevice, Machine};
 use crate::placement::preview::{Preview, shares};
@@ -39,7 +39,6 @@ const CONTEXT_STEP: u32 = 256;
 #[derive(Clone, Debug)]
 pub struct Planner {
     backend: Backend,
-    source: ModelSource,
     header: Header,
     params: ModelParams,
     context: ContextParams,
@@ -69,15 +68,19 @@ impl Planner {
     /// # Errors
     /// As [`Header::read`].
     pub fn new(backend: &Backend, source: impl Into<ModelSource>) -> Result<Self> {
-        let source = source.into();
-        Ok(Self {
+        Ok(Self::of_header(backend, Header::read(source)?))
+    }
+
+    /// For a header that has been read.
+    #[must_use]
+    pub fn of_header(backend: &Backend, header: Header) -> Self {
+        Self {
             backend: *backend,
-            header: checked_header(&source, &ModelParams::default())?,
-            source,
+            header,
             params: ModelParams::default(),
             context: ContextParams::default(),
             min_ctx: None,
-        })
+        }
     }
 
     /// Starts from these parameters. What they fix stays as it is: rules, which come before
@@ -135,8 +138,14 @@ impl Planner {
     /// [`PlanError`](super::PlanError) if nothing fits, with what is short and by how much, or
     /// for a budget that cannot be; otherwise as [`Preview::new`] and [`DryRun::new`].
     pub fn fit(&self, budget: &Budget) -> Result<Plan> {
-        let mut header = checked_header(&self.source, &self.params)?;
-        header.replace(self.params.kv_overrides());
+        let planner = Self {
+            header: checked_without_vocab(self.header.clone(), &self.params)?,
+            ..self.clone()
+        };
+        planner.find(budget)
+    }
+
+    fn find(&self, budget: &Budget) -> Result<Plan> {
         if budget.is_assumed() {
             self.check_assumed()?;
         }
@@ -343,12 +352,12 @@ impl Planner {
         let context = self.context.clone().with_n_ctx(n_ctx);
         let (usage, n_ctx) = if scene.is_assumed {
             let bare = ModelParams::default().with_devices([]);
-            let run = DryRun::new(&self.backend, self.source.clone(), &bare, &context)?;
+            let run = DryRun::of_header(&self.backend, &self.header, &bare, &context)?;
             let n_on = preview.blocks_per_device(machine.n_devices());
             let usage = Usage::estimated(&preview, &run, &n_on, self.header.n_blocks());
             (usage, run.n_ctx())
         } else {
-            let run = DryRun::new(&self.backend, self.source.clone(), &params, &context)?;
+            let run = DryRun::of_header(&self.backend, &self.header, &params, &context)?;
             let devices = scene.budgets.iter().filter_map(|budget| budget.device);
             let usage = Usage::of(&preview, &run, &devices.collect::<Vec<_>>());
             (usage, run.n_ctx())
@@ -487,7 +496,7 @@ impl Planner {
         let preview = if scene.is_assumed {
             attempt.preview
         } else {
-            Preview::new(&self.backend, self.source.clone(), &attempt.params)?
+            Preview::of_header(&self.backend, &self.header, &attempt.params)?
         };
         let devices = scene.budgets.iter().zip(&attempt.usage.devices);
         let devices = devices.map(|(budget, used)| PlannedMemory {
@@ -498,7 +507,7 @@ impl Planner {
         });
         Ok(Plan {
             name: self.header.name(),
-            path: self.source.first().to_owned(),
+            path: self.header.paths().first().cloned().unwrap_or_default(),
             moe: self.header.moe(),
             n_blocks: self.header.n_blocks(),
             devices: devices.collect(),
