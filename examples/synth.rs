@@ -127,8 +127,8 @@ fn write(args: &Args, shape: Shape, out: &Path) -> Result<()> {
         io::stdout(),
         "{}: {name}, {} parameters, {} of tensors, {weights}; {} bytes",
         out.display(),
-        billions(n_params),
-        gib(bytes),
+        parameters(n_params),
+        size(bytes),
         fs::metadata(out)?.len(),
     )?;
     Ok(())
@@ -147,17 +147,23 @@ fn list() -> io::Result<()> {
             stdout,
             "{name:<18}{:<12}{:>12}{:>14}",
             shape.architecture(),
-            billions(shape.n_params()),
-            gib(shape.bytes()),
+            parameters(shape.n_params()),
+            size(shape.bytes()),
         )?;
     }
     Ok(())
 }
 
-fn billions(n: u64) -> String {
-    format!("{:.2} B", n as f64 / 1e9)
+fn parameters(n: u64) -> String {
+    match n {
+        1_000_000_000.. => format!("{:.2} B", n as f64 / 1e9),
+        _ => format!("{:.2} M", n as f64 / 1e6),
+    }
 }
 
-fn gib(bytes: u64) -> String {
-    format!("{:.2} GiB", bytes as f64 / f64::from(1 << 30))
+fn size(bytes: u64) -> String {
+    match bytes >> 30 {
+        1.. => format!("{:.2} GiB", bytes as f64 / f64::from(1 << 30)),
+        0 => format!("{:.2} MiB", bytes as f64 / f64::from(1 << 20)),
+    }
 }

@@ -11,6 +11,7 @@ use llama_moe::{Error, EvalCallback, EvalTensor, Model, ModelParams, Token};
 
 mod support;
 use support::decode::{batch, context, decode, distance, small};
+use support::gguf;
 use support::layouts::Layout;
 use support::{backend, file, on_cpu};
 
@@ -98,7 +99,7 @@ fn a_sparse_file_is_the_model_for_llama_cpp() {
         let header = Header::read(&path).unwrap();
         assert_eq!(header.bytes(), shape.bytes(), "{name}");
         assert_eq!(header.moe().unwrap().moe_layers.len(), moe_layers, "{name}");
-        assert!(header.name().contains("synthetic"), "{name}");
+        assert!(header.name().ends_with(" (synthetic)"), "{name}");
 
         let length = fs::metadata(&path).unwrap().len();
         assert!(length >= shape.bytes(), "{name}: {length}");
@@ -356,6 +357,12 @@ fn a_split_model_becomes_one_file() {
     let model = load(&path, on_cpu().with_no_alloc(true));
     assert_eq!(model.size(), header.bytes());
     assert!(model.meta("split.count").is_none());
+
+    // A copy of a copy says no more than the copy.
+    let header = Header::read(&path).unwrap();
+    let again = dir.path().join("again.gguf");
+    Synth::new(&header).sparse().write(&again).unwrap();
+    assert_eq!(Header::read(&again).unwrap().name(), header.name());
 }
 
 #[test]
@@ -414,6 +421,27 @@ fn what_is_no_shape_is_refused() {
     let header = Header::read(&original).unwrap();
     let error = Shape::of_header(&header).with_layers(1).unwrap_err();
     assert!(error.to_string().contains("named"), "{error}");
+}
+
+#[test]
+fn weights_of_an_unknown_kind_are_left_out_or_refused() {
+    let (dir, original) = file(Layout::Qwen3Moe);
+    // The output's norm in whole numbers: as many bytes, and nothing that could be drawn.
+    let name = b"output_norm.weight";
+    let bytes = fs::read(&original).unwrap();
+    let at = bytes.windows(name.len()).position(|window| window == name);
+    let type_at = at.unwrap() + name.len() + 4 + 8;
+    const I32: u32 = 26;
+    gguf::overwrite(&original, type_at as u64, &I32.to_le_bytes());
+
+    let header = Header::read(&original).unwrap();
+    let path = dir.path().join("synth.gguf");
+    let synth = Synth::new(&header);
+    let error = synth.write(&path).unwrap_err();
+    assert!(error.to_string().contains("output_norm.weight"), "{error}");
+    assert!(!path.exists());
+    synth.sparse().write(&path).unwrap();
+    assert_eq!(Header::read(&path).unwrap().bytes(), header.bytes());
 }
 
 #[test]

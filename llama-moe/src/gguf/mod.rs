@@ -15,6 +15,9 @@
 //! # Ok::<(), llama_moe::Error>(())
 //! ```
 //!
+//! [`synth`] writes files of a model's shape, to be planned or timed with before the model is
+//! there.
+//!
 //! # Hostile files
 //!
 //! Reading a header is safe whatever the file. [`Model::load`](crate::Model::load) reads it

@@ -237,7 +237,8 @@ impl Shape {
 
 /// Nobody shall take the file for the model.
 fn synthetic(name: &str) -> String {
-    format!("{name} (synthetic)")
+    const MARK: &str = " (synthetic)";
+    format!("{}{MARK}", name.strip_suffix(MARK).unwrap_or(name))
 }
 
 fn check_range(n: u32, possible: RangeInclusive<u32>) -> Result<(), String> {

@@ -1,8 +1,8 @@
 //! A vocabulary of any size, which llama.cpp takes as a byte-level BPE one.
 //!
 //! Every text can be spelt in it: the 256 bytes are tokens, and a few merges make pairs of
-//! letters one token, so that a token of English is two or three characters long, where a
-//! real vocabulary has four or five. The rest are made-up words ` w0`, ` w1`, … that stand
+//! letters one token, so that a token of English is about two characters long, where one of
+//! a real vocabulary has four or five. The rest are made-up words ` w0`, ` w1`, … that stand
 //! in for the many tokens of a real one: a model answers with them, but no text is split
 //! into them.
 
