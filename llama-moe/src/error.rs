@@ -88,6 +88,20 @@ pub enum Error {
         available: Vec<String>,
     },
 
+    /// The worker process that lends a device is gone.
+    #[error(
+        "the device {device} is gone: nobody answers at {endpoint} ({source}); start the worker \
+         again, or leave the device out"
+    )]
+    DeviceGone {
+        /// The device.
+        device: String,
+        /// Where the worker was.
+        endpoint: String,
+        /// The operating system's reason.
+        source: io::Error,
+    },
+
     /// A pattern for tensor names is not usable.
     #[error(transparent)]
     Pattern(#[from] PatternError),

@@ -19,7 +19,7 @@ use std::{env, process, thread};
 use llama_moe::{Backend, Device, RpcServer, RpcWorker};
 
 /// Says where to listen, and that this process is a worker.
-const ENDPOINT: &str = "LLAMA_MOE_TEST_WORKER";
+pub const ENDPOINT: &str = "LLAMA_MOE_TEST_WORKER";
 
 /// The worker of this test process, and its device.
 pub struct Worker {

@@ -1,8 +1,15 @@
 //! Devices: what computes, and whose memory tensors live in.
 
-use std::fmt;
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+use std::{fmt, io};
 
+use crate::error::{Error, Result};
 use crate::ffi::{BufferType, DeviceHandle, DeviceKind};
+
+/// Nobody there is told within a round trip. A worker that is busy with a client lets the next
+/// ones wait, which is no sign of its end.
+const PRESENCE_TIMEOUT: Duration = Duration::from_millis(50);
 
 /// A device of this process: the CPU, a GPU, or a device of another machine (RPC).
 ///
@@ -97,13 +104,37 @@ impl Device {
         }
     }
 
-    /// Free and total memory now. Asks the device: over the network for RPC.
+    /// Free and total memory now. Asks the device: over the network for RPC. Both are 0 where
+    /// a device does not say, and for a worker process that is gone.
     ///
     /// Rests on `ggml_backend_dev_memory` (`cudaMemGetInfo` on CUDA).
     #[must_use]
     pub fn memory(&self) -> DeviceMemory {
+        if self.check_present().is_err() {
+            return DeviceMemory { free: 0, total: 0 };
+        }
         let (free, total) = self.0.memory();
         DeviceMemory { free, total }
+    }
+
+    /// Finds out whether the worker process that lends this device is gone: llama.cpp would
+    /// end this process over it. One that is busy, or slow to answer, counts as there.
+    pub(crate) fn check_present(&self) -> Result<()> {
+        if self.backend_name() != "RPC" {
+            return Ok(());
+        }
+        let endpoint = self.description();
+        let Ok(address) = endpoint.parse::<SocketAddr>() else {
+            return Ok(());
+        };
+        match TcpStream::connect_timeout(&address, PRESENCE_TIMEOUT) {
+            Err(source) if source.kind() != io::ErrorKind::TimedOut => Err(Error::DeviceGone {
+                device: self.name(),
+                endpoint,
+                source,
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// The name of the memory that tensors on this device are placed in, `CUDA0` for

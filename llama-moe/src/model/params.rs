@@ -397,6 +397,9 @@ impl ModelParams {
             }
             None => default_devices(&known),
         };
+        for device in &devices {
+            device.check_present()?;
+        }
         self.check_tensor_split(&devices)?;
         if devices.len() > MAX_DEVICES {
             return Err(Error::Parameter {

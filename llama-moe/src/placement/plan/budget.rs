@@ -152,11 +152,15 @@ impl DeviceBudget {
         }
     }
 
-    fn check(&self) -> Result<(), PlanError> {
+    fn check(&self) -> Result<()> {
+        if let Some(device) = self.device {
+            device.check_present()?;
+        }
         if self.bytes == 0 {
             return Err(PlanError::NoBudget {
                 device: self.name.clone(),
-            });
+            }
+            .into());
         }
         let total = self.device.map_or(0, |device| device.memory().total);
         // A device that does not know its memory says 0.
@@ -165,7 +169,8 @@ impl DeviceBudget {
                 device: self.name.clone(),
                 budget: self.bytes,
                 total,
-            });
+            }
+            .into());
         }
         Ok(())
     }

@@ -1,0 +1,59 @@
+//! A worker process that goes away while nothing of this process is on it: the next use of its
+//! device is an error, not the end.
+#![cfg(feature = "rpc")]
+
+use std::env;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use llama_moe::{Budget, Error, Model, ModelParams, Planner, Preview, RpcServer};
+
+mod support;
+use support::layouts::Layout;
+use support::{backend, file};
+
+#[test]
+fn worker_process() {
+    support::worker::serve_if_asked();
+}
+
+#[test]
+fn a_device_that_is_gone_is_told() {
+    let endpoint = format!("127.0.0.1:{}", support::worker::free_port());
+    let mut process = Command::new(env::current_exe().unwrap())
+        .args(["--exact", "worker_process", "--nocapture"])
+        .env(support::worker::ENDPOINT, &endpoint)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let backend = backend();
+    let start = Instant::now();
+    let device = loop {
+        let server = RpcServer::from(endpoint.clone()).with_timeout(Duration::from_millis(500));
+        match backend.add_rpc_server(server) {
+            Ok(devices) => break devices[0],
+            Err(error) => assert!(start.elapsed() < Duration::from_secs(30), "{error}"),
+        }
+    };
+    let (_dir, path) = file(Layout::Qwen3Moe);
+    let params = ModelParams::default().with_devices([device]);
+    drop(Model::load(&backend, &path, params.clone()).expect("a worker that is there"));
+    assert!(device.memory().total > 0);
+
+    process.kill().unwrap();
+    process.wait().unwrap();
+    let told = |result: Result<(), Error>| match result {
+        Err(Error::DeviceGone { device, .. }) => assert!(device.starts_with("RPC"), "{device}"),
+        other => panic!("{other:?}"),
+    };
+    told(Model::load(&backend, &path, params.clone()).map(drop));
+    told(Preview::new(&backend, &path, &params).map(drop));
+    let planner = Planner::new(&backend, &path).unwrap();
+    let planner = planner.with_model_params(params.clone());
+    told(planner.fit(&Budget::per_device(1 << 30)).map(drop));
+    told(planner.fit(&Budget::free(0)).map(drop));
+    told(planner.fit(&Budget::devices([(device, 1 << 30)])).map(drop));
+    assert_eq!(device.memory().total, 0);
+}

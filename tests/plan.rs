@@ -1,0 +1,417 @@
+//! Plans: within their budgets, as told, and kept by the model that is loaded with them.
+
+use std::path::Path;
+use std::thread;
+
+use llama_moe::{Budget, Error, ModelParams, PlanError, Planner};
+
+mod support;
+use support::layouts::Layout;
+use support::{backend, file, on_cpu};
+
+#[cfg(feature = "rpc")]
+#[test]
+fn worker_process() {
+    support::worker::serve_if_asked();
+}
+
+fn plan_error(result: llama_moe::Result<llama_moe::Plan>) -> PlanError {
+    match result {
+        Err(Error::Plan(error)) => error,
+        other => panic!("no plan error: {other:?}"),
+    }
+}
+
+/// What a device has to hold at least, with experts on the CPU, and what it holds at most.
+fn least_and_most(path: &Path) -> (u64, u64) {
+    let planner = Planner::new(&backend(), path)
+        .expect("a header")
+        .with_n_ctx(256);
+    let all = planner
+        .fit(&Budget::assumed([1 << 40]))
+        .expect("room for all");
+    let least = planner
+        .clone()
+        .with_model_params(ModelParams::default().with_cpu_moe_all())
+        .fit(&Budget::assumed([1 << 40]))
+        .expect("room for all");
+    let total = |plan: &llama_moe::Plan| plan.devices()[0].used.total();
+    (total(&least), total(&all))
+}
+
+#[test]
+fn assumed_devices_are_filled_from_the_last_layer_on() {
+    for layout in Layout::ALL.into_iter().filter(|layout| layout.is_moe()) {
+        let (_dir, path) = file(layout);
+        let (least, most) = least_and_most(&path);
+        assert!(least < most, "{layout:?}");
+        let planner = Planner::new(&backend(), &path).unwrap().with_n_ctx(256);
+        let mut experts = Vec::new();
+        for step in 0..=8 {
+            let budget = least + (most - least) * step / 8;
+            let plan = planner.fit(&Budget::assumed([budget])).unwrap();
+            assert!(plan.is_estimate());
+            let used = &plan.devices()[0].used;
+            assert!(used.total() <= budget, "{layout:?}: {step}");
+            experts.push(plan.expert_bytes_on_devices());
+            // What is on the device are the last layers' experts.
+            let on_device = |layer: u32| {
+                let tensors = plan.preview().tensors().iter();
+                let mut experts = tensors.filter(|tensor| {
+                    tensor.block == Some(layer)
+                        && tensor.role == llama_moe::gguf::Role::RoutedExpert
+                });
+                experts.all(|tensor| !tensor.is_host)
+            };
+            let whole: Vec<bool> = layout.moe_layers().into_iter().map(on_device).collect();
+            let first = whole.iter().position(|on| *on).unwrap_or(whole.len());
+            assert!(whole[first..].iter().all(|on| *on), "{layout:?}: {whole:?}");
+        }
+        assert_eq!(experts[0], 0, "{layout:?}");
+        assert!(experts.is_sorted(), "{layout:?}: {experts:?}");
+        let all = planner.header().moe().unwrap().expert_bytes_total();
+        assert!(experts[8] >= all, "{layout:?}");
+        let plan = planner.fit(&Budget::assumed([most])).unwrap();
+        assert!(
+            plan.preview().rules().is_empty(),
+            "{layout:?}: no rule is needed"
+        );
+    }
+}
+
+#[test]
+fn what_is_short_is_told_to_the_byte() {
+    let (_dir, path) = file(Layout::Qwen3Moe);
+    let planner = Planner::new(&backend(), &path).unwrap().with_n_ctx(256);
+    let (least, _) = least_and_most(&path);
+    // Fewer layers than all still fit a device that is a little too small.
+    let plan = planner.fit(&Budget::assumed([least - 1])).unwrap();
+    assert!(plan.n_gpu_layers() < planner.header().n_blocks() + 1);
+    // Told to keep all of them there, it cannot.
+    let fixed = ModelParams::default().with_n_gpu_layers(99);
+    let fixed = planner.clone().with_model_params(fixed);
+    let PlanError::DoesNotFit {
+        memory,
+        needed,
+        budget,
+        short,
+        ..
+    } = plan_error(fixed.fit(&Budget::assumed([least - 1])))
+    else {
+        panic!("another error");
+    };
+    assert_eq!((memory.as_str(), needed), ("GPU0", least));
+    assert_eq!((budget, short), (least - 1, 1));
+    assert!(matches!(
+        plan_error(planner.fit(&Budget::assumed([1]))),
+        PlanError::DoesNotFit { short, .. } if short == least - 1
+    ));
+}
+
+#[test]
+fn system_memory_has_a_budget_too() {
+    let (_dir, path) = file(Layout::Mixtral);
+    let planner = Planner::new(&backend(), &path).unwrap().with_n_ctx(256);
+    let (least, _) = least_and_most(&path);
+    let host = planner
+        .fit(&Budget::assumed([least]))
+        .unwrap()
+        .host()
+        .used
+        .total();
+    planner
+        .fit(&Budget::assumed([least]).with_ram(host))
+        .expect("just enough");
+    let error = plan_error(planner.fit(&Budget::assumed([least]).with_ram(host - 1)));
+    assert!(
+        matches!(&error, PlanError::DoesNotFit { memory, short: 1, .. } if memory == "system memory"),
+        "{error}"
+    );
+}
+
+#[test]
+fn contexts_shrink_where_they_may() {
+    let (_dir, path) = file(Layout::DeepSeek2);
+    let planner = |n_ctx| Planner::new(&backend(), &path).unwrap().with_n_ctx(n_ctx);
+    let total = |n_ctx| {
+        let rules = ModelParams::default().with_cpu_moe_all();
+        let plan = planner(n_ctx).with_model_params(rules);
+        let plan = plan.fit(&Budget::assumed([1 << 40])).unwrap();
+        plan.devices()[0].used.total()
+    };
+    let budget = total(4096);
+    assert!(budget < total(8192));
+    let plan = planner(8192)
+        .with_min_ctx(256)
+        .fit(&Budget::assumed([budget]))
+        .unwrap();
+    assert!((2048..=4096).contains(&plan.n_ctx()), "{}", plan.n_ctx());
+    assert!(plan.devices()[0].used.total() <= budget);
+    // All layers stay on the device.
+    assert_eq!(plan.n_gpu_layers(), planner(256).header().n_blocks() + 1);
+    assert!(matches!(
+        plan_error(
+            planner(256)
+                .with_min_ctx(512)
+                .fit(&Budget::assumed([budget]))
+        ),
+        PlanError::MinContext {
+            min: 512,
+            asked: 256
+        }
+    ));
+}
+
+#[test]
+fn rules_that_are_given_come_first_and_stay() {
+    let (_dir, path) = file(Layout::Qwen3Moe);
+    let last = Layout::Qwen3Moe.n_layer() - 1;
+    let given = ModelParams::default().with_cpu_moe_layers(last..);
+    let planner = Planner::new(&backend(), &path).unwrap().with_n_ctx(256);
+    let (least, most) = least_and_most(&path);
+    for budget in [least, (least + most) / 2, most] {
+        let plan = planner
+            .clone()
+            .with_model_params(given.clone())
+            .fit(&Budget::assumed([budget]))
+            .unwrap();
+        let rules = plan.model_params().overrides().rules();
+        assert_eq!(rules[0], given.overrides().rules()[0]);
+        let of_last = plan.preview().tensors().iter().filter(|tensor| {
+            tensor.block == Some(last) && tensor.role == llama_moe::gguf::Role::RoutedExpert
+        });
+        assert!(of_last.clone().count() > 0);
+        assert!(
+            of_last
+                .into_iter()
+                .all(|tensor| tensor.rule == Some(0) && tensor.is_host)
+        );
+    }
+}
+
+#[test]
+fn a_dense_model_is_planned_by_layers() {
+    let (_dir, path) = file(Layout::Dense);
+    let planner = Planner::new(&backend(), &path).unwrap().with_n_ctx(256);
+    let all = planner.fit(&Budget::assumed([1 << 40])).unwrap();
+    let most = all.devices()[0].used.total();
+    assert!(all.moe().is_none() && all.preview().rules().is_empty());
+    let part = planner.fit(&Budget::assumed([most * 3 / 4])).unwrap();
+    assert!((1..all.n_gpu_layers()).contains(&part.n_gpu_layers()));
+    assert!(part.devices()[0].used.total() <= most * 3 / 4);
+}
+
+#[test]
+fn several_assumed_devices_share_the_layers() {
+    let (_dir, path) = file(Layout::DeepSeek2);
+    let planner = Planner::new(&backend(), &path).unwrap().with_n_ctx(256);
+    let (least, most) = least_and_most(&path);
+    let plan = planner.fit(&Budget::assumed([most, least])).unwrap();
+    assert_eq!(plan.devices().len(), 2);
+    assert_eq!(plan.tensor_split().len(), 2);
+    assert!(plan.devices()[0].used.weights > plan.devices()[1].used.weights);
+    assert!(plan.devices().iter().all(|memory| memory.used.weights > 0));
+    assert!(
+        plan.command_line().contains(" -ts "),
+        "{}",
+        plan.command_line()
+    );
+}
+
+#[test]
+fn budgets_that_cannot_be_are_refused() {
+    let (_dir, path) = file(Layout::Qwen3Moe);
+    let planner = Planner::new(&backend(), &path).unwrap();
+    assert!(matches!(
+        plan_error(planner.fit(&Budget::assumed([1 << 30, 0]))),
+        PlanError::NoBudget { device } if device == "GPU1"
+    ));
+    let cpu = backend().cpu().unwrap();
+    let error = planner.fit(&Budget::devices([(cpu, 1 << 30)])).unwrap_err();
+    assert!(error.to_string().contains("it is no GPU"), "{error}");
+    let only_cpu = planner.clone().with_model_params(on_cpu());
+    assert!(matches!(
+        plan_error(only_cpu.fit(&Budget::devices([(cpu, 1 << 30)]))),
+        PlanError::DeviceNotInUse { .. }
+    ));
+    let vocab_only = ModelParams::default().with_vocab_only(true);
+    let vocab_only = planner.with_model_params(vocab_only);
+    vocab_only
+        .fit(&Budget::assumed([1 << 30]))
+        .expect_err("nothing to place");
+}
+
+#[test]
+fn files_without_a_model_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("vocabulary.gguf");
+    support::layouts::vocabulary_only().write(&path);
+    let planner = Planner::new(&backend(), &path).unwrap();
+    planner
+        .fit(&Budget::assumed([1 << 30]))
+        .expect_err("no weights");
+    Planner::new(&backend(), dir.path().join("none.gguf")).expect_err("no file");
+}
+
+#[test]
+fn several_threads_plan_at_once() {
+    let (_dir, path) = file(Layout::GptOss);
+    let planner = Planner::new(&backend(), &path).unwrap().with_n_ctx(256);
+    let (least, most) = least_and_most(&path);
+    let plan = |step: u64| {
+        let budget = Budget::assumed([least + (most - least) * step / 4]);
+        planner.fit(&budget).unwrap().to_string()
+    };
+    let alone: Vec<String> = (0..4).map(plan).collect();
+    thread::scope(|scope| {
+        let threads: Vec<_> = (0..4).map(|step| scope.spawn(move || plan(step))).collect();
+        for (thread, alone) in threads.into_iter().zip(&alone) {
+            assert_eq!(&thread.join().unwrap(), alone);
+        }
+    });
+}
+
+#[cfg(feature = "rpc")]
+mod on_a_worker {
+    use llama_moe::{ContextParams, Device, Model, ModelParams, Pattern, Target};
+
+    use super::support::worker::{second_device, worker};
+    use super::*;
+
+    /// Holds a plan against a load with it: every tensor, and what each memory takes.
+    fn check(path: &Path, plan: &llama_moe::Plan, what: &str) {
+        let model = Model::load(&backend(), path, ModelParams::from(plan)).unwrap();
+        let placement = model.placement().unwrap();
+        placement
+            .verify(plan.preview())
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
+        let params = plan.context_params().clone();
+        let mut context = model
+            .context(params.with_n_threads(1).with_n_threads_batch(1))
+            .unwrap();
+        assert_eq!(context.n_ctx(), plan.n_ctx(), "{what}");
+        let entries = context.memory_breakdown().unwrap();
+        for memory in plan.devices() {
+            let name = memory.device.and_then(|device| device.buffer_type_name());
+            let of_device = entries
+                .iter()
+                .filter(|entry| Some(&entry.buffer) == name.as_ref());
+            let (mut model, mut context, mut compute) = (0, 0, 0);
+            for entry in of_device {
+                model += entry.model;
+                context += entry.context;
+                compute += entry.compute;
+            }
+            assert_eq!(model, memory.used.weights, "{what}: {}", memory.name);
+            assert_eq!(context, memory.used.context, "{what}: {}", memory.name);
+            // With several devices llama.cpp's own dry run counts the attention mask (2 bytes
+            // for each token of a micro-batch and position) once more on the first.
+            let mask = match plan.devices().len() {
+                1 => 0,
+                _ => 2 * 512 * u64::from(plan.n_ctx()),
+            };
+            let told = memory.used.compute;
+            assert!(compute <= told, "{what}: {compute}, {told}");
+            assert!(
+                told - compute <= mask.max(compute / 100),
+                "{what}: {compute}, {told}"
+            );
+            assert!(memory.used.total() <= memory.budget.unwrap(), "{what}");
+        }
+    }
+
+    fn planner(path: &Path, devices: &[Device]) -> Planner {
+        let params = ModelParams::default().with_devices(devices.iter().copied());
+        Planner::new(&backend(), path)
+            .unwrap()
+            .with_model_params(params)
+            .with_n_ctx(512)
+    }
+
+    #[test]
+    fn the_model_takes_what_the_plan_says() {
+        let worker = worker();
+        for layout in Layout::ALL {
+            let (_dir, path) = file(layout);
+            let planner = planner(&path, &[worker.device]);
+            let all = planner.fit(&Budget::per_device(1 << 30)).unwrap();
+            check(&path, &all, &format!("{layout:?}, all"));
+            let most = all.devices()[0].used.total();
+            for share in [95, 90, 80, 60] {
+                let plan = planner.fit(&Budget::per_device(most * share / 100));
+                match plan {
+                    Ok(plan) => check(&path, &plan, &format!("{layout:?}, {share} %")),
+                    // The compute buffers of so small a model are most of it.
+                    Err(Error::Plan(PlanError::DoesNotFit { .. })) => {}
+                    Err(error) => panic!("{layout:?}, {share} %: {error}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn two_devices_hold_their_parts() {
+        let worker = worker();
+        let devices = [worker.device, second_device(&worker)];
+        let (_dir, path) = file(Layout::DeepSeek2);
+        let planner = planner(&path, &devices);
+        let all = planner.fit(&Budget::per_device(1 << 30)).unwrap();
+        check(&path, &all, "all");
+        let most: Vec<u64> = all
+            .devices()
+            .iter()
+            .map(|memory| memory.used.total())
+            .collect();
+        let budget = Budget::devices([(devices[0], most[0] - 1000), (devices[1], most[1] - 1000)]);
+        check(&path, &planner.fit(&budget).unwrap(), "a little less");
+    }
+
+    #[test]
+    fn a_rule_that_cannot_fit_is_an_error() {
+        let worker = worker();
+        let (_dir, path) = file(Layout::Qwen3Moe);
+        let experts = Pattern::experts().unwrap();
+        let params = ModelParams::default()
+            .with_devices([worker.device])
+            .with_override(experts, Target::Device(worker.device));
+        let free = planner(&path, &[worker.device]);
+        let all = free.fit(&Budget::per_device(1 << 30)).unwrap();
+        let most = all.devices()[0].used.total();
+        let planner = free.with_model_params(params);
+        let error = plan_error(planner.fit(&Budget::per_device(most / 2)));
+        assert!(error.to_string().contains("stay as they are"), "{error}");
+        let total = worker.device.memory().total;
+        assert!(matches!(
+            plan_error(planner.fit(&Budget::per_device(total + 1))),
+            PlanError::OverDevice { .. }
+        ));
+        assert!(matches!(
+            plan_error(planner.fit(&Budget::assumed([1 << 30]))),
+            PlanError::DevicesAssumed { .. }
+        ));
+        let unused = second_device(&worker);
+        assert!(matches!(
+            plan_error(planner.fit(&Budget::devices([(unused, 1 << 30)]))),
+            PlanError::DeviceNotInUse { .. }
+        ));
+    }
+
+    #[test]
+    fn a_plan_talks_with_the_context_it_was_made_for() {
+        let worker = worker();
+        let path =
+            Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/model/moe-guide-q8_0.gguf");
+        let context = ContextParams::default().with_n_ctx(1024).with_n_ubatch(64);
+        let planner = planner(&path, &[worker.device]).with_context_params(context);
+        let all = planner.fit(&Budget::per_device(1 << 30)).unwrap();
+        let most = all.devices()[0].used.total();
+        let plan = planner.fit(&Budget::per_device(most - (1 << 20))).unwrap();
+        assert!(plan.expert_bytes_on_devices() < all.expert_bytes_on_devices());
+        check(&path, &plan, "the bundled model");
+        assert!(
+            plan.command_line().contains("-ub 64"),
+            "{}",
+            plan.command_line()
+        );
+    }
+}
