@@ -60,7 +60,9 @@
 //! None is on by default: that is the CPU. `cuda`, `vulkan`, `metal`, `hip`, `opencl`, `rpc` and
 //! `blas` add backends; `openmp`, `portable`, `static-stdcxx`, `dynamic-link`,
 //! `dynamic-backends`, `system` and `cuda-no-vmm` say how llama.cpp is compiled and linked.
-//! Each is [`llama_sys`]'s feature of the same name, whose documentation says what it needs.
+//! `serde` makes headers, previews, plans and placements serialisable.
+//!
+//! Each but `serde` is [`llama_sys`]'s feature of the same name, whose documentation says what it needs.
 //!
 //! # What can still end the process
 //!
@@ -100,10 +102,10 @@ pub use model::{
     ModelSource, RopeType, SplitMode, Token, TokenAttr, TokenInfo, Vocab, VocabError, VocabType,
 };
 pub use placement::{
-    Budget, Difference, DryRun, Limits, LoweredOverrides, MemoryUse, OverrideError, Pattern,
-    PatternError, Placement, PlacementSum, Plan, PlanError, PlannedMemory, Planner, Preview,
-    RawOverrides, Rule, RuleMatch, Target, TensorOverrides, TensorPlacement, TensorPreview,
-    VerifyError, host_bandwidth,
+    Budget, Difference, DryRun, Limits, LoweredOverrides, MemoryKind, MemoryUse, OverrideError,
+    Pattern, PatternError, Placement, PlacementSum, Plan, PlanError, PlannedMemory, Planner,
+    Preview, RawOverrides, Rule, RuleMatch, Target, TensorOverrides, TensorPlacement,
+    TensorPreview, VerifyError, host_bandwidth,
 };
 pub use sampler::{
     Candidate, Candidates, CustomSampler, DryParams, Sampler, SamplerChain, SamplerError,

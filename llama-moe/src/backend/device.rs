@@ -168,3 +168,14 @@ impl fmt::Display for Device {
         f.write_str(&self.name())
     }
 }
+
+/// Its name.
+#[cfg(feature = "serde")]
+impl serde::Serialize for Device {
+    fn serialize<S>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error>
+    where
+        S: serde::Serializer,
+    {
+        serializer.collect_str(self)
+    }
+}

@@ -6,6 +6,7 @@ use crate::error::Result;
 
 /// What a context and its model take of one buffer type, in bytes.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct MemoryEntry {
     /// The buffer type's name: `CPU`, `CUDA0`, `CUDA_Host`.

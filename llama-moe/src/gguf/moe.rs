@@ -5,6 +5,7 @@ use super::tensor::Role;
 
 /// The numbers of a Mixture-of-Experts model, read from its header.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct MoeShape {
     /// The blocks that have routed experts, ascending, without those for multi-token

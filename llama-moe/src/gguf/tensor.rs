@@ -4,6 +4,7 @@ use std::fmt;
 
 /// One tensor of a model's file.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct TensorInfo {
     /// Its name, such as `blk.3.ffn_up_exps.weight`.
@@ -23,6 +24,7 @@ pub struct TensorInfo {
     /// Where its data starts in that file, in bytes.
     pub offset: u64,
     /// `enum ggml_type`.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub(crate) type_id: u32,
 }
 
@@ -36,6 +38,7 @@ impl TensorInfo {
 
 /// The part that a tensor plays in a model, told by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub enum Role {
     /// Input embeddings and what belongs to them.
@@ -94,7 +97,7 @@ impl Role {
 
     /// The role of a tensor by its name, in a model of `n_layer` blocks before those that
     /// predict further tokens.
-    pub(super) fn of(name: &str, n_layer: u32) -> Self {
+    pub(crate) fn of(name: &str, n_layer: u32) -> Self {
         let Some(block) = block_of(name) else {
             return Self::outside_of_blocks(name);
         };

@@ -4,6 +4,8 @@ use std::fmt;
 
 /// A value of a GGUF header, in the type that the file has it in (`enum gguf_type`).
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", serde(untagged))]
 #[non_exhaustive]
 pub enum Value {
     /// A whole number of 8 bits, not negative.

@@ -600,3 +600,14 @@ impl fmt::Display for LoadMode {
         })
     }
 }
+
+/// As it is printed.
+#[cfg(feature = "serde")]
+impl serde::Serialize for LoadMode {
+    fn serialize<S>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error>
+    where
+        S: serde::Serializer,
+    {
+        serializer.collect_str(self)
+    }
+}

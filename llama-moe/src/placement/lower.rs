@@ -37,6 +37,7 @@ struct LoweredRule {
 
 /// What one rule takes of a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct RuleMatch {
     /// The rule, in words.

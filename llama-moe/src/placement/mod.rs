@@ -58,7 +58,7 @@ pub use plan::{
     Budget, Limits, MemoryUse, Plan, PlanError, PlannedMemory, Planner, host_bandwidth,
 };
 pub use preview::{Preview, TensorPreview};
-pub use report::{Placement, PlacementSum, TensorPlacement};
+pub use report::{MemoryKind, Placement, PlacementSum, TensorPlacement};
 pub use rule::{Rule, Target};
 pub use verify::{Difference, VerifyError};
 

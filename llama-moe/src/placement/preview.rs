@@ -29,6 +29,7 @@ use crate::model::{LoadMode, ModelParams, ModelSource, checked_without_vocab};
 /// # Ok::<(), llama_moe::Error>(())
 /// ```
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Preview {
     tensors: Vec<TensorPreview>,
     rules: Vec<RuleMatch>,
@@ -37,6 +38,7 @@ pub struct Preview {
 
 /// One tensor of a model that is not loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct TensorPreview {
     /// Its name, such as `blk.3.ffn_up_exps.weight`.
@@ -65,6 +67,7 @@ pub struct TensorPreview {
     /// A second copy of a tensor with this name: a tied output next to its embeddings.
     pub duplicate: bool,
     /// The device's index among those in use.
+    #[cfg_attr(feature = "serde", serde(skip))]
     pub(super) index: Option<usize>,
 }
 

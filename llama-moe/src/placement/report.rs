@@ -6,7 +6,8 @@ use std::fmt;
 use super::lower::LoweredOverrides;
 use crate::backend::Device;
 use crate::error::Result;
-use crate::ffi::{self, ModelHandle, TensorRecord};
+use crate::ffi::{self, DeviceHandle, ModelHandle, ModelNumber, TensorRecord};
+use crate::gguf::Role;
 use crate::model::LoadMode;
 
 /// Where the tensors of a loaded model are: read from the model itself, not worked out
@@ -16,6 +17,7 @@ use crate::model::LoadMode;
 /// (`llama_shim_placement_new`). Printed, it is a table of bytes per buffer type and
 /// a list of what each rule moved.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Placement {
     tensors: Vec<TensorPlacement>,
     rules: Vec<String>,
@@ -24,6 +26,7 @@ pub struct Placement {
 
 /// One tensor of a loaded model.
 #[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct TensorPlacement {
     /// Its name, such as `blk.3.ffn_up_exps.weight`.
@@ -43,6 +46,10 @@ pub struct TensorPlacement {
     pub device: Option<Device>,
     /// Whether it is in system memory: plain, page-locked, mapped or repacked.
     pub is_host: bool,
+    /// What kind of memory that is.
+    pub memory: MemoryKind,
+    /// The part that it plays in the model.
+    pub role: Role,
     /// The rule that decided, as an index of [`Placement::rules`].
     pub rule: Option<usize>,
     /// The name of the buffer type that the rule asked for.
@@ -54,8 +61,51 @@ pub struct TensorPlacement {
     pub duplicate: bool,
 }
 
+/// What kind of memory a tensor is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub enum MemoryKind {
+    /// A device's own.
+    Device,
+    /// The system's, page-locked: a GPU reads it at the bus's speed.
+    PageLocked,
+    /// The system's, pageable: a GPU's copies go through another buffer. Where page-locked memory
+    /// was asked for and could not be had, llama.cpp falls back to this.
+    Pageable,
+    /// Pages of the mapped file: pageable, and read from the disk when first used.
+    Mapped,
+    /// The system's, in an order that the CPU's kernels like better.
+    Repacked,
+    /// None: it was not allocated.
+    Nowhere,
+}
+
+impl MemoryKind {
+    fn of(record: &TensorRecord, is_host: bool) -> Self {
+        let Some(buffer) = record.buffer else {
+            return Self::Nowhere;
+        };
+        if !is_host {
+            return Self::Device;
+        }
+        if record.buffer_name.ends_with("_Mapped") {
+            return Self::Mapped;
+        }
+        if buffer.is_cpu() {
+            return Self::Pageable;
+        }
+        let is_page_locked = |device: DeviceHandle| device.host_buffer_type() == Some(buffer);
+        match record.device {
+            Some(device) if is_page_locked(device) => Self::PageLocked,
+            _ => Self::Repacked,
+        }
+    }
+}
+
 /// The tensors in one buffer type, together.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct PlacementSum {
     /// The buffer type.
@@ -74,9 +124,10 @@ impl Placement {
         overrides: &LoweredOverrides,
         load_mode: LoadMode,
     ) -> Result<Self> {
+        let n_layer = u32::try_from(model.number(ModelNumber::Layer)).unwrap_or(u32::MAX);
         let tensors = ffi::placement(model)?
             .into_iter()
-            .map(|record| TensorPlacement::new(record, overrides))
+            .map(|record| TensorPlacement::new(record, overrides, n_layer))
             .collect();
         Ok(Self {
             tensors,
@@ -144,7 +195,7 @@ impl Placement {
 }
 
 impl TensorPlacement {
-    fn new(record: TensorRecord, overrides: &LoweredOverrides) -> Self {
+    fn new(record: TensorRecord, overrides: &LoweredOverrides, n_layer: u32) -> Self {
         let rule = overrides.rule_for(&record.name);
         let asked = rule.and_then(|rule| overrides.buffer_type(rule));
         let device = record.device.and_then(Device::of_buffer);
@@ -157,6 +208,8 @@ impl TensorPlacement {
             record.buffer.is_none() || record.buffer == Some(asked) || (asked.is_cpu() && is_host)
         });
         Self {
+            memory: MemoryKind::of(&record, is_host),
+            role: Role::of(&record.name, n_layer),
             rule,
             asked: asked.map(|asked| asked.name()),
             as_asked,

@@ -19,6 +19,7 @@ pub struct VerifyError {
 
 /// A tensor that is elsewhere than the preview said.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Difference {
     /// Its name.

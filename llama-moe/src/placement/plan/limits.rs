@@ -9,6 +9,7 @@ use super::Plan;
 /// Upper bounds of a plan's speed, from how fast the weights that are in system memory can be
 /// read. What is measured later is lower: published figures reach 0.3 to 0.5 of the decode bound.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Limits {
     /// Bytes per second that system memory delivers.

@@ -28,6 +28,7 @@ use crate::model::ModelParams;
 ///
 /// Printed, it is a table per memory, the rules, and the equal llama.cpp command line.
 #[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Plan {
     name: String,
     path: PathBuf,
@@ -40,12 +41,15 @@ pub struct Plan {
     is_estimate: bool,
     overrides: String,
     preview: Preview,
+    #[cfg_attr(feature = "serde", serde(skip))]
     params: ModelParams,
+    #[cfg_attr(feature = "serde", serde(skip))]
     context: ContextParams,
 }
 
 /// One memory of a plan.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct PlannedMemory {
     /// The device's name; `CPU` for the system's memory.

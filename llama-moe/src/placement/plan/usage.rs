@@ -6,6 +6,7 @@ use crate::backend::Device;
 
 /// What a model and its context take of one memory, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct MemoryUse {
     /// Weights, with what their buffers add for alignment.
