@@ -43,6 +43,7 @@ mod machine;
 mod overrides;
 mod parse;
 mod pattern;
+mod picture;
 mod plan;
 mod preview;
 mod report;
@@ -54,6 +55,7 @@ pub(crate) use lower::DevicesInUse;
 pub use lower::{LoweredOverrides, RuleMatch};
 pub use overrides::{OverrideError, TensorOverrides};
 pub use pattern::{Pattern, PatternError};
+pub use picture::{Picture, PictureCell};
 pub use plan::{
     Budget, Limits, MemoryUse, Plan, PlanError, PlannedMemory, Planner, host_bandwidth,
 };
