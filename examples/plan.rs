@@ -7,13 +7,15 @@
 //! ```
 
 use std::fmt::Write as _;
+use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
 use common::{Bytes, LogArgs, ModelArgs, PlanReport, Result};
-use llama_moe::{Backend, Budget, Limits, ModelParams, Plan, Planner, host_bandwidth};
+
+use llama_moe::{Backend, Budget, Limits, ModelParams, Picture, Plan, Planner, host_bandwidth};
 
 /// What llama.cpp's own `--fit` leaves free on each device.
 const MARGIN: u64 = 1 << 30;
@@ -70,6 +72,10 @@ struct PlanArgs {
     #[arg(long)]
     no_limits: bool,
 
+    /// Write a picture of it: layers by roles, area by bytes, colour by memory
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+
     /// One JSON object on stdout, and nothing else
     ///
     /// Amounts are in bytes. Its fields: model, its name; n_ctx; estimate, whether the devices
@@ -104,6 +110,10 @@ fn run(args: &Args) -> Result<()> {
         planner = planner.with_n_ubatch(n);
     }
     let plan = planner.fit(&budget)?;
+    if let Some(path) = &args.plan.svg {
+        let picture = Picture::of_preview(plan.preview(), planner.header());
+        fs::write(path, picture.svg()).map_err(|error| format!("{}: {error}", path.display()))?;
+    }
     let limits = (!args.plan.no_limits).then(|| plan.limits(host_bandwidth()));
     let text = if args.plan.json {
         serde_json::to_string(&PlanReport::of(&plan, limits))?

@@ -103,9 +103,9 @@ pub use model::{
 };
 pub use placement::{
     Budget, Difference, DryRun, Limits, LoweredOverrides, MemoryKind, MemoryUse, OverrideError,
-    Pattern, PatternError, Placement, PlacementSum, Plan, PlanError, PlannedMemory, Planner,
-    Preview, RawOverrides, Rule, RuleMatch, Target, TensorOverrides, TensorPlacement,
-    TensorPreview, VerifyError, host_bandwidth,
+    Pattern, PatternError, Picture, PictureCell, Placement, PlacementSum, Plan, PlanError,
+    PlannedMemory, Planner, Preview, RawOverrides, Rule, RuleMatch, Target, TensorOverrides,
+    TensorPlacement, TensorPreview, VerifyError, host_bandwidth,
 };
 pub use sampler::{
     Candidate, Candidates, CustomSampler, DryParams, Sampler, SamplerChain, SamplerError,

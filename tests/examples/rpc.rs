@@ -114,6 +114,44 @@ fn exactly_the_experts_are_on_the_cpu_and_the_rest_on_the_worker() {
 }
 
 #[test]
+fn a_budget_is_kept_by_the_chat() {
+    let dir = tempfile::tempdir().unwrap();
+    let worker = Worker::start(&dir.path().join("cache"));
+    let layout = Layout::DeepSeek2;
+    let model = dir.path().join("model.gguf");
+    layout.write_chat(&model, TEMPLATE);
+    let rpc = ["--rpc", worker.endpoint.as_str()];
+    let plan = |budget: &str| -> Value {
+        let args = ["--ctx", "256", "--budget", budget, "--json", "--no-limits"];
+        let model = [model.to_str().unwrap()];
+        let json = run("plan", [&model[..], &rpc, &args].concat()).success();
+        serde_json::from_str(&json).unwrap()
+    };
+    let most = plan("1GiB")["devices"][0]["total"].as_u64().unwrap();
+    let budget = (most - 100_000).to_string();
+    let planned = plan(&budget);
+    let mut command = chat(&model);
+    command.args(["--json", "--max-tokens", "4", "--temp", "0"]);
+    command.args(rpc).args(["--vram-budget", &budget]);
+    let report: Value = serde_json::from_str(&outcome(&mut command).success()).unwrap();
+    let rules = |rules: &Value| -> Vec<String> {
+        let rules = rules.as_array().unwrap().iter();
+        rules
+            .map(|rule| rule["rule"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert!(!rules(&planned["rules"]).is_empty());
+    assert_eq!(
+        rules(&planned["rules"]),
+        rules(&report["placement"]["rules"])
+    );
+
+    let mut command = chat(&model);
+    command.args(rpc).args(["--vram-budget", "1KiB"]);
+    outcome(&mut command).failure(1, &["RPC0", "short by"]);
+}
+
+#[test]
 fn a_worker_that_is_not_there() {
     run("chat", ["--rpc", "127.0.0.1:9"]).failure(1, &["127.0.0.1:9"]);
     run("chat", ["--rpc", "nonsense"]).failure(1, &["nonsense"]);
