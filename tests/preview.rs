@@ -4,7 +4,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use llama_moe::{ContextParams, LoadMode, Model, ModelParams, Pattern, Preview, SplitMode, Target};
+use llama_moe::gguf::synth::{NamedShape, Shape, Synth};
+use llama_moe::{
+    ContextParams, Device, LoadMode, Model, ModelParams, Pattern, Preview, SplitMode, Target,
+};
 
 mod support;
 use support::layouts::Layout;
@@ -139,11 +142,13 @@ fn with_two_workers() {
     let devices = [worker.device, support::worker::second_device(&worker)];
     for layout in Layout::ALL {
         let (_dir, path) = file(layout);
-        for split in [vec![], vec![3.0, 1.0], vec![0.0, 1.0]] {
+        for split in [vec![], vec![3.0, 1.0], vec![0.2]] {
             let params = ModelParams::default()
                 .with_devices(devices)
                 .with_tensor_split(split.clone());
-            for (rule, params) in rules(layout, &params) {
+            // All rules once; what else differs with the shares are the layers' devices.
+            let n_rules = if split.len() == 2 { 20 } else { 5 };
+            for (rule, params) in rules(layout, &params).into_iter().take(n_rules) {
                 check(&path, &params, &format!("{layout:?}, {rule}, {split:?}"));
             }
             let one = params.with_split_mode(SplitMode::None).with_main_gpu(1);
@@ -161,6 +166,63 @@ fn with_two_workers() {
                 &format!("{layout:?}, experts on the other device"),
             );
         }
+    }
+}
+
+/// With the feature of a GPU's backend, and a GPU: Vulkan's on the CPU counts.
+#[test]
+fn on_the_gpus_of_this_machine() {
+    for device in local_gpus() {
+        let params = ModelParams::default().with_devices([device]);
+        for layout in Layout::ALL {
+            let (_dir, path) = file(layout);
+            for (rule, params) in rules(layout, &params) {
+                for mode in [LoadMode::None, LoadMode::Mmap] {
+                    for no_host in [false, true] {
+                        let params = params.clone().with_load_mode(mode).with_no_host(no_host);
+                        let what = format!("{device}, {layout:?}, {rule}, {mode}, {no_host}");
+                        check(&path, &params, &what);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn local_gpus() -> impl Iterator<Item = Device> {
+    let gpus = backend().gpus().into_iter();
+    gpus.filter(|device| device.backend_name() != "RPC")
+}
+
+/// Buffers of a real size: more than 200 MB of weights.
+#[test]
+fn a_file_of_two_hundred_megabytes() {
+    let shape = Shape::from(NamedShape::Qwen3_30bA3b);
+    let shape = shape.with_layers(8).and_then(|shape| shape.with_width(512));
+    let shape = shape.and_then(|shape| shape.with_vocab(8192)).unwrap();
+    assert!(shape.bytes() > 200_000_000);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    Synth::new(shape).write(&path).unwrap();
+    let check = |params: ModelParams, what: &str| {
+        let half = params.clone().with_n_gpu_layers(4).with_cpu_moe_last(2);
+        check(&path, &half, what);
+        check(&path, &params.with_cpu_moe_first(4), what);
+    };
+    check(on_cpu(), "on the CPU");
+    for device in local_gpus() {
+        check(
+            ModelParams::default().with_devices([device]),
+            &device.name(),
+        );
+    }
+    #[cfg(feature = "rpc")]
+    {
+        let worker = support::worker::worker();
+        check(
+            ModelParams::default().with_devices([worker.device]),
+            "with a worker",
+        );
     }
 }
 
