@@ -10,9 +10,15 @@ use crate::model::{ModelParams, ModelSource, load_to_measure};
 /// KV cache and scheduler, run without weights.
 ///
 /// Nothing is read but the header, and no memory is taken for weights, for the KV cache or
-/// for computing. What a device takes for being used at all, such as a CUDA context, is
-/// taken, and so are the small states of recurrent layers. The vocabulary is counted, not
-/// loaded: a mistake in it is found by [`Model::load`](crate::Model::load) alone.
+/// for computing, but for the table of a context's positions (about 50 bytes each). What a
+/// device takes for being used at all, such as a CUDA context, is taken, and so are the small
+/// states of recurrent layers. The vocabulary is counted, not loaded: a mistake in it is found
+/// by [`Model::load`](crate::Model::load) alone.
+///
+/// On the CPU and with one device the figures are those of a real load. With layers on several
+/// devices, llama.cpp's own measure of a device's compute buffer is off by up to one hidden
+/// state: micro-batch × width × 4 bytes, and 4 times that where it works on several batches at
+/// once. Weights and KV cache are exact.
 ///
 /// ```no_run
 /// use llama_moe::{Backend, ContextParams, DryRun, ModelParams};
