@@ -18,6 +18,23 @@
 //! # }
 //! ```
 //!
+//! For people who would rather not guess, a [`Planner`] chooses the rules for what memory
+//! there is, and a [`Preview`] tells where every tensor goes before anything is loaded:
+//!
+//! ```no_run
+//! use llama_moe::{Backend, Budget, Model, ModelParams, Planner};
+//!
+//! # fn main() -> llama_moe::Result<()> {
+//! let backend = Backend::init()?;
+//! let planner = Planner::new(&backend, "gpt-oss-120b.gguf")?.with_n_ctx(8192);
+//! let plan = planner.fit(&Budget::free(1 << 30))?; // 1 GiB of each device stays free
+//! println!("{plan}"); // a table per memory, and the equal llama.cpp command line
+//! let model = Model::load(&backend, "gpt-oss-120b.gguf", ModelParams::from(&plan))?;
+//! model.placement()?.verify(plan.preview())?; // every tensor is where the plan has it
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! The mechanism is llama.cpp's own, `tensor_buft_overrides`, as are `--override-tensor`
 //! (pull request 11397) and `--cpu-moe` (pull request 15077), both by @slaren. This crate
 //! makes it available to Rust: rules that own their patterns and are held against the
@@ -29,7 +46,7 @@
 //! |---|---|
 //! | [`backend`] | the process: [`Backend`], [`Device`]s, workers on other machines, the log |
 //! | [`gguf`] | what a file says before it is loaded: tensors with their roles, the MoE shape |
-//! | [`placement`] | the heart: [`TensorOverrides`], [`Pattern`]s, the report [`Placement`] |
+//! | [`placement`] | the heart: [`TensorOverrides`], [`Pattern`]s, [`Preview`], [`Plan`], the report [`Placement`] |
 //! | [`model`] | [`Model`] and its [`ModelParams`], [`Vocab`], LoRA adapters |
 //! | [`context`] | [`Context`]: a [`Batch`] in, logits or embeddings out; memory and state |
 //! | [`sampler`] | [`SamplerChain`]: from logits to the next token |
@@ -46,6 +63,7 @@
 //! | `--n-cpu-moe N` | [`ModelParams::with_n_cpu_moe`]; by MoE layers: [`with_cpu_moe_last`](ModelParams::with_cpu_moe_last), [`with_cpu_moe_first`](ModelParams::with_cpu_moe_first) |
 //! | `--n-cpu-ffn N` | [`ModelParams::with_cpu_ffn`] |
 //! | `-ot REGEX=BUFFER` | [`ModelParams::with_override`], [`with_override_str`](ModelParams::with_override_str) |
+//! | `-fit on`, `llama-fit-params` | [`Planner`], [`DryRun`] |
 //! | `-ngl N` | [`ModelParams::with_n_gpu_layers`] |
 //! | `-dev`, `-sm`, `-ts`, `-mg` | [`with_devices`](ModelParams::with_devices), [`with_split_mode`](ModelParams::with_split_mode), [`with_tensor_split`](ModelParams::with_tensor_split), [`with_main_gpu`](ModelParams::with_main_gpu) |
 //! | `-lm MODE` | [`ModelParams::with_load_mode`] |

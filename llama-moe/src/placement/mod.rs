@@ -28,6 +28,17 @@
 //! | [`with_cpu_moe_last(5)`](TensorOverrides::with_cpu_moe_last) | 56 to 60 | of 5 layers |
 //! | [`with_cpu_moe_layers(3..8)`](TensorOverrides::with_cpu_moe_layers) | 3 to 7 | of 5 layers |
 //!
+//! # Before a load, and after
+//!
+//! | | what it tells | what it costs |
+//! |---|---|---|
+//! | [`Preview`] | where each tensor will go, in the loader's own matching | milliseconds; reads the header |
+//! | [`DryRun`] | what weights, KV cache and computing will take, by llama.cpp itself | a tenth of a second |
+//! | [`Planner`] | rules, layers and shares that fit a [`Budget`]: a [`Plan`] | a few dry runs |
+//! | [`Placement`] | where each tensor of a loaded model is | nothing |
+//!
+//! [`Placement::verify`] holds the last against the first.
+//!
 //! # What is checked
 //!
 //! llama.cpp says nothing when a rule matches no tensor. Here [`Model::load`](crate::Model::load)

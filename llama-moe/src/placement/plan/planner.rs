@@ -132,6 +132,9 @@ impl Planner {
     /// single tensors. llama.cpp itself says what context and computation take, in dry runs that
     /// allocate nothing; for devices that are not at hand that is an estimate.
     ///
+    /// With several devices llama.cpp's dry run can be off by a few of the states that go from
+    /// layer to layer, some MiB on each, in either direction.
+    ///
     /// Nothing is changed, and several threads may plan at once.
     ///
     /// # Errors
