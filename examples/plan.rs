@@ -7,13 +7,12 @@
 //! ```
 
 use std::fmt::Write as _;
-use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use common::{Bytes, LogArgs, ModelArgs, PlanReport, Result};
+use common::{Bytes, LogArgs, ModelArgs, PlanReport, Result, write_svg};
 
 use llama_moe::{Backend, Budget, Limits, ModelParams, Picture, Plan, Planner, host_bandwidth};
 
@@ -112,7 +111,7 @@ fn run(args: &Args) -> Result<()> {
     let plan = planner.fit(&budget)?;
     if let Some(path) = &args.plan.svg {
         let picture = Picture::of_preview(plan.preview(), planner.header());
-        fs::write(path, picture.svg()).map_err(|error| format!("{}: {error}", path.display()))?;
+        write_svg(&picture, path)?;
     }
     let limits = (!args.plan.no_limits).then(|| plan.limits(host_bandwidth()));
     let text = if args.plan.json {

@@ -14,10 +14,13 @@ mod stats;
 
 use std::io::{self, Write};
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use common::{ContextArgs, Interrupt, LogArgs, ModelArgs, Result, SamplingArgs, VramArgs};
+use common::{
+    ContextArgs, Interrupt, LogArgs, ModelArgs, Result, SamplingArgs, VramArgs, write_placement_svg,
+};
 use llama_moe::{Backend, ChatError, ChatParams, ChatTemplate, Error, Model};
 use report::Report;
 
@@ -58,6 +61,11 @@ struct ChatArgs {
     #[arg(short = 'n', long, value_name = "N")]
     max_tokens: Option<NonZeroU32>,
 
+    /// Write a picture of where the tensors are: layers by roles, area by bytes, colour by
+    /// memory
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
+
     /// Ask one question, print the reply, and end
     #[arg(short, long, value_name = "TEXT")]
     prompt: Option<String>,
@@ -91,6 +99,9 @@ fn run(args: &Args) -> Result<()> {
             model
         }
     };
+    if let Some(path) = &args.chat.svg {
+        write_placement_svg(&model, path)?;
+    }
     let sampler = args.sampling.sampler(&model.vocab())?;
     let seed = sampler.seed();
     let interrupt = Interrupt::new()?;

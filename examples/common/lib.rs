@@ -20,7 +20,7 @@ pub use hub::HubModel;
 pub use interrupt::Interrupt;
 pub use log::LogArgs;
 pub use model::{ModelArgs, bundled_model};
-pub use placement::{MemoryReport, PlacementReport, RuleReport};
+pub use placement::{MemoryReport, PlacementReport, RuleReport, write_placement_svg, write_svg};
 pub use plan::{LimitsReport, PlanReport, PlannedMemoryReport, PlannedRule, VramArgs};
 pub use progress::ShareBar;
 pub use sampling::SamplingArgs;

@@ -1,6 +1,10 @@
-//! Where a model's tensors are, for scripts.
+//! Where a model's tensors are, for scripts and as a picture.
 
-use llama_moe::{Error, FailureKind, Model};
+use std::fs;
+use std::path::Path;
+
+use llama_moe::gguf::Header;
+use llama_moe::{Error, FailureKind, Model, Picture};
 use serde::Serialize;
 
 use crate::Result;
@@ -90,4 +94,22 @@ impl PlacementReport {
                 .collect(),
         }))
     }
+}
+
+/// Writes a picture as SVG.
+///
+/// # Errors
+/// If the file cannot be written.
+pub fn write_svg(picture: &Picture, path: &Path) -> Result<()> {
+    fs::write(path, picture.svg()).map_err(|error| format!("{}: {error}", path.display()).into())
+}
+
+/// Writes a picture of where a loaded model's tensors are.
+///
+/// # Errors
+/// If the model's file or llama.cpp's table of tensors cannot be read, or the picture's file
+/// cannot be written.
+pub fn write_placement_svg(model: &Model, path: &Path) -> Result<()> {
+    let header = Header::read(model.path())?;
+    write_svg(&Picture::of_placement(&model.placement()?, &header), path)
 }

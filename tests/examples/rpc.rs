@@ -132,7 +132,9 @@ fn a_budget_is_kept_by_the_chat() {
     let planned = plan(&budget);
     let mut command = chat(&model);
     command.args(["--json", "--max-tokens", "4", "--temp", "0"]);
-    command.args(rpc).args(["--vram-budget", &budget]);
+    let svg = dir.path().join("placement.svg");
+    command.args(rpc).args(["--vram-budget", &budget, "--svg"]);
+    command.arg(&svg);
     let report: Value = serde_json::from_str(&outcome(&mut command).success()).unwrap();
     let rules = |rules: &Value| -> Vec<String> {
         let rules = rules.as_array().unwrap().iter();
