@@ -11,7 +11,8 @@ use crate::error::Result;
 pub struct MemoryEntry {
     /// The buffer type's name: `CPU`, `CUDA0`, `CUDA_Host`.
     pub buffer: String,
-    /// The device that it belongs to; `None` where tensors are cut across several.
+    /// The device that it belongs to; `None` for the CPU's plain memory, and where tensors are cut
+    /// across several.
     pub device: Option<Device>,
     /// Whether it is system memory.
     pub is_host: bool,

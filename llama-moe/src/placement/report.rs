@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::lower::LoweredOverrides;
-use crate::backend::Device;
+use crate::backend::{Device, DeviceType, read_registry};
 use crate::error::Result;
 use crate::ffi::{self, DeviceHandle, ModelHandle, ModelNumber, TensorRecord};
 use crate::gguf::Role;
@@ -125,9 +125,15 @@ impl Placement {
         load_mode: LoadMode,
     ) -> Result<Self> {
         let n_layer = u32::try_from(model.number(ModelNumber::Layer)).unwrap_or(u32::MAX);
+        // ggml's plain system memory belongs to no device by its own account.
+        let cpu = {
+            let _registry = read_registry();
+            let mut devices = ffi::devices().into_iter().map(Device::new);
+            devices.find(|device| device.device_type() == DeviceType::Cpu)
+        };
         let tensors = ffi::placement(model)?
             .into_iter()
-            .map(|record| TensorPlacement::new(record, overrides, n_layer))
+            .map(|record| TensorPlacement::new(record, overrides, n_layer, cpu))
             .collect();
         Ok(Self {
             tensors,
@@ -195,7 +201,12 @@ impl Placement {
 }
 
 impl TensorPlacement {
-    fn new(record: TensorRecord, overrides: &LoweredOverrides, n_layer: u32) -> Self {
+    fn new(
+        record: TensorRecord,
+        overrides: &LoweredOverrides,
+        n_layer: u32,
+        cpu: Option<Device>,
+    ) -> Self {
         let rule = overrides.rule_for(&record.name);
         let asked = rule.and_then(|rule| overrides.buffer_type(rule));
         let device = record.device.and_then(Device::of_buffer);
@@ -207,6 +218,10 @@ impl TensorPlacement {
         let as_asked = asked.is_none_or(|asked| {
             record.buffer.is_none() || record.buffer == Some(asked) || (asked.is_cpu() && is_host)
         });
+        let device = match record.buffer {
+            Some(buffer) if buffer.device().is_none() && is_host => cpu,
+            _ => device,
+        };
         Self {
             memory: MemoryKind::of(&record, is_host),
             role: Role::of(&record.name, n_layer),
