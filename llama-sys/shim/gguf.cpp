@@ -1,6 +1,10 @@
 #include "guard.hpp"
 
 #include <algorithm>
+#include <deque>
+#include <string>
+#include <string_view>
+#include <unordered_set>
 
 using namespace llama_shim;
 
@@ -26,6 +30,13 @@ enum llama_shim_status read(
 void check_key(const struct gguf_context * gguf, int64_t key_id) {
     require(gguf != nullptr, "the GGUF header is NULL");
     require(key_id >= 0 && key_id < gguf_get_n_kv(gguf), "the GGUF header has no key with this index");
+}
+
+void check_texts(const struct gguf_context * gguf, int64_t key_id) {
+    check_key(gguf, key_id);
+    require(gguf_get_kv_type(gguf, key_id) == GGUF_TYPE_ARRAY &&
+                gguf_get_arr_type(gguf, key_id) == GGUF_TYPE_STRING,
+            "the value is not an array of strings");
 }
 
 // A caller's callback that is not trusted with its return value: ggml aborts on more
@@ -126,12 +137,35 @@ enum llama_shim_status llama_shim_gguf_get_arr_str(
     }
     return guard(error, [&] {
         require(string != nullptr, "there is no place for the result");
-        check_key(gguf, key_id);
-        require(gguf_get_kv_type(gguf, key_id) == GGUF_TYPE_ARRAY &&
-                    gguf_get_arr_type(gguf, key_id) == GGUF_TYPE_STRING,
-                "the value is not an array of strings");
+        check_texts(gguf, key_id);
         require(index < gguf_get_arr_n(gguf, key_id), "the array has no element with this index");
         *string = gguf_get_arr_str(gguf, key_id, index);
+    });
+}
+
+enum llama_shim_status llama_shim_gguf_find_repeated(
+        const struct gguf_context * gguf,
+        int64_t key_id,
+        size_t * index,
+        char ** error) noexcept {
+    if (index != nullptr) {
+        *index = 0;
+    }
+    return guard(error, [&] {
+        require(index != nullptr, "there is no place for the result");
+        check_texts(gguf, key_id);
+        const size_t n = gguf_get_arr_n(gguf, key_id);
+        std::unordered_set<std::string_view> seen(n);
+        std::deque<std::string> names;
+        for (*index = 0; *index < n; ++*index) {
+            std::string_view text = gguf_get_arr_str(gguf, key_id, *index);
+            if (text.empty()) {
+                text = names.emplace_back("[EMPTY_" + std::to_string(*index) + "]");
+            }
+            if (!seen.insert(text).second) {
+                return;
+            }
+        }
     });
 }
 

@@ -24,6 +24,7 @@
 //! first, and returns an error for what llama.cpp's loader would end the process over.
 
 mod adapter;
+mod architectures;
 mod check;
 mod header;
 mod moe;
