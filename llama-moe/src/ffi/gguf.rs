@@ -9,7 +9,7 @@ use std::ptr::{self, NonNull};
 use llama_sys as sys;
 
 use super::call::{Failure, guarded};
-use super::text;
+use super::{log, text};
 use crate::error::FailureKind;
 use crate::gguf::Value;
 
@@ -59,6 +59,8 @@ pub(crate) enum GgufKind {
 impl GgufHeader {
     /// Reads the header of a file, none of its data.
     pub(crate) fn read(file: File) -> Result<Self, Failure> {
+        // A header may be read before llama.cpp is initialised.
+        log::install();
         let mut source = Source {
             file: BufReader::with_capacity(1 << 16, file),
             at: 0,
@@ -211,9 +213,7 @@ impl GgufHeader {
         let mut index = 0;
         guarded(|error| {
             // SAFETY: a live header; anything but an array of texts is refused.
-            unsafe {
-                sys::llama_shim_gguf_find_repeated(self.0.as_ptr(), id, &mut index, error)
-            }
+            unsafe { sys::llama_shim_gguf_find_repeated(self.0.as_ptr(), id, &mut index, error) }
         })
         .ok()?;
         // There is no text with that index if all differ.
@@ -346,11 +346,16 @@ impl Source {
             Some(u64::from_ne_bytes(bytes))
         };
         // What is no GGUF of these versions is refused by the reader, for better reasons.
-        let version = start.get(4..8).map(|bytes| bytes == 2u32.to_ne_bytes() || bytes == 3u32.to_ne_bytes());
+        let version = start
+            .get(4..8)
+            .map(|bytes| bytes == 2u32.to_ne_bytes() || bytes == 3u32.to_ne_bytes());
         if !start.starts_with(b"GGUF") || version != Some(true) {
             return Ok(());
         }
-        for (at, what, max) in [(8, "tensors", MAX_TENSORS), (16, "metadata keys", MAX_PAIRS)] {
+        for (at, what, max) in [
+            (8, "tensors", MAX_TENSORS),
+            (16, "metadata keys", MAX_PAIRS),
+        ] {
             if let Some(n) = number(at)
                 && n > max
             {

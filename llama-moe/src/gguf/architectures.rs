@@ -116,13 +116,17 @@ impl Keys<'_> {
 
     /// Latent attention: a part of each head is rotated, and a part is not.
     fn check_latent_heads(&self, is_required: bool) -> Result<(), String> {
-        let [keys, values] = ["attention.key_length_mla", "attention.value_length_mla"]
-            .map(|key| self.number(key));
+        let [keys, values] =
+            ["attention.key_length_mla", "attention.value_length_mla"].map(|key| self.number(key));
         let is_latent = keys > 0 && values > 0;
         if is_required && !is_latent {
             return self.refuse("attention.key_length_mla", keys, "it is needed");
         }
-        let head = if is_latent { keys } else { self.head_size("key") };
+        let head = if is_latent {
+            keys
+        } else {
+            self.head_size("key")
+        };
         let rotated = self
             .max("rope.dimension_count")
             .unwrap_or_else(|| self.head_size("key"));
@@ -182,9 +186,7 @@ impl Keys<'_> {
             .map(|key| self.number(key) as u32);
         let n = self.number("block_count") - self.number("nextn_predict_layers");
         // In 32 bits, as llama.cpp computes it.
-        let expected = layers
-            .wrapping_mul(high)
-            .wrapping_mul(low.wrapping_add(1));
+        let expected = layers.wrapping_mul(high).wrapping_mul(low.wrapping_add(1));
         if n == u64::from(expected) {
             return Ok(());
         }
@@ -242,7 +244,10 @@ impl Keys<'_> {
         };
         // Where the key is missing, so is the assertion's cause: the loader says so.
         if gate == Some(false) {
-            return Err(format!("{} = false: it is needed", self.name("kda.safe_gate")));
+            return Err(format!(
+                "{} = false: it is needed",
+                self.name("kda.safe_gate")
+            ));
         }
         let bound = match self.replacement("kda.gate_lower_bound") {
             Some(KvValue::Float(bound)) => Some(*bound),
@@ -268,7 +273,9 @@ impl Keys<'_> {
     ) -> Result<(), String> {
         for tensor in self.header.tensors() {
             let is_it = tensor.name.split('.').nth(2) == Some(part);
-            let Some(layer) = tensor.block.filter(|_| is_it && tensor.name.ends_with(".weight"))
+            let Some(layer) = tensor
+                .block
+                .filter(|_| is_it && tensor.name.ends_with(".weight"))
             else {
                 continue;
             };
@@ -276,7 +283,9 @@ impl Keys<'_> {
             let expected = expected(self, layer as usize);
             if !expected.contains(&rows) {
                 let name = &tensor.name;
-                return Err(format!("{name} has {rows} rows: one of {expected:?} is needed"));
+                return Err(format!(
+                    "{name} has {rows} rows: one of {expected:?} is needed"
+                ));
             }
         }
         Ok(())
@@ -301,8 +310,8 @@ impl Keys<'_> {
         if blocks > 6 {
             return self.refuse("posnet.block_count", blocks, "at most 6 are possible");
         }
-        let [posnet, convnext] = ["posnet", "convnext"]
-            .map(|part| self.number(&format!("{part}.embedding_length")));
+        let [posnet, convnext] =
+            ["posnet", "convnext"].map(|part| self.number(&format!("{part}.embedding_length")));
         if posnet != convnext {
             let expected = format!("convnext has {convnext}");
             return self.refuse("posnet.embedding_length", posnet, &expected);

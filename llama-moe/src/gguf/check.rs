@@ -129,7 +129,9 @@ impl Header {
                 Ok(())
             } else {
                 let key = keys.name("vocab_size");
-                Err(format!("{key} = {n}: at most {MAX_DUMMY_TOKENS} are possible"))
+                Err(format!(
+                    "{key} = {n}: at most {MAX_DUMMY_TOKENS} are possible"
+                ))
             };
         }
         if self.n_values(TOKENS) == Some(0) {

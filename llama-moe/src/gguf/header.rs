@@ -94,8 +94,15 @@ impl Header {
         }
         let mut names = HashSet::with_capacity(tensors.len());
         if let Some(twice) = tensors.iter().find(|tensor| !names.insert(&tensor.name)) {
-            let path = if twice.file == 0 { &path } else { &rest[twice.file - 1] };
-            return Err(damaged(path, format!("the tensor {} is there twice", twice.name)));
+            let path = if twice.file == 0 {
+                &path
+            } else {
+                &rest[twice.file - 1]
+            };
+            return Err(damaged(
+                path,
+                format!("the tensor {} is there twice", twice.name),
+            ));
         }
         if !rest.is_empty()
             && let Some(expected) = number(&first, "split.tensors.count")
@@ -357,10 +364,7 @@ fn n_files(first: &GgufHeader, path: &Path) -> Result<u16> {
         // llama.cpp reads 16 bits only.
         Some(other) => Err(damaged(
             path,
-            format!(
-                "split.count is no 16-bit number, but {}",
-                other.type_name()
-            ),
+            format!("split.count is no 16-bit number, but {}", other.type_name()),
         )),
     }
 }
