@@ -659,3 +659,241 @@ fn data_that_was_cut_off() {
         refused(&whole[..keep]);
     }
 }
+
+// ---- what llama.cpp's loader would end the process over -------------------------------
+
+/// A header of this architecture with these numbers, and what a load says of it.
+fn refused_load(architecture: &str, change: impl FnOnce(&mut GgufWriter)) -> String {
+    let mut file = layouts::vocabulary_only().renamed(architecture);
+    change(&mut file);
+    let (_dir, path) = written(&file.to_bytes());
+    assert!(Header::read(&path).is_ok(), "{architecture}");
+    match Model::load(&backend(), &path, on_cpu()).unwrap_err() {
+        Error::Load { reason, .. } => reason,
+        error => panic!("{error:?}"),
+    }
+}
+
+#[test]
+fn numbers_that_an_architecture_asserts_on() {
+    /// The architecture, its numbers, and what is said of them.
+    type Case<'a> = (&'a str, &'a [(&'a str, u32)], &'a str);
+    let cases: [Case<'_>; 34] = [
+        ("bailingmoe2", &[], "expert_count = 0"),
+        (
+            "deepseek2",
+            &[("rope.dimension_count", 32)],
+            "rope.dimension_count = 32",
+        ),
+        (
+            "mistral4",
+            &[("rope.dimension_count", 99)],
+            "rope.dimension_count = 99",
+        ),
+        ("deepseek4", &[], "attention.output_group_count = 0"),
+        (
+            "dflash",
+            &[("hyper_connection.count", 1)],
+            "output_group_count = 0",
+        ),
+        (
+            "falcon-h1",
+            &[("ssm.group_count", 0)],
+            "ssm.group_count = 0",
+        ),
+        (
+            "gemma-embedding",
+            &[("dense_2_feat_in", 65)],
+            "dense_2_feat_in = 65",
+        ),
+        (
+            "gemma-embedding",
+            &[("dense_3_feat_out", 65)],
+            "dense_3_feat_out = 65",
+        ),
+        (
+            "gemma2",
+            &[("attention.head_count", 0)],
+            "attention.head_count = 0",
+        ),
+        ("glm4moe", &[], "expert_count = 0"),
+        (
+            "glm5-next",
+            &[("attention.indexer.kpool", 0)],
+            "indexer.kpool = 0",
+        ),
+        (
+            "glm5-next",
+            &[
+                ("attention.indexer.kpool", 2),
+                ("hyper_connection.count", 3),
+            ],
+            "hyper_connection.count = 3",
+        ),
+        (
+            "granitehybrid",
+            &[("ssm.group_count", 1)],
+            "ssm.inner_size = 0",
+        ),
+        (
+            "grovemoe",
+            &[("expert_count", 4), ("expert_used_count", 2)],
+            "experts_per_group = 0",
+        ),
+        (
+            "hrm_text",
+            &[("hrm.layers_per_stack", 1)],
+            "hrm.h_cycles = 0",
+        ),
+        (
+            "hrm_text",
+            &[
+                ("hrm.layers_per_stack", 1),
+                ("hrm.h_cycles", 1),
+                ("hrm.l_cycles", 1),
+            ],
+            "block_count = 4: the cycles need 2",
+        ),
+        ("hy_v4", &[], "attention.key_length_mla = 0"),
+        ("jamba", &[("ssm.inner_size", 64)], "ssm.inner_size = 64"),
+        (
+            "lfm2",
+            &[("attention.value_length", 7)],
+            "attention.value_length = 7",
+        ),
+        ("lfm2moe", &[], "expert_count = 0"),
+        ("llada-moe", &[], "expert_count = 0"),
+        ("mamba2", &[], "ssm.group_count = 0"),
+        ("minimax-m3", &[], "attention.indexer.block_size = 0"),
+        ("nanbeige", &[("num_loops", 0)], "num_loops = 0"),
+        ("nanbeige", &[("num_loops", 129)], "num_loops = 129"),
+        ("nemotron_h", &[], "ssm.group_count = 0"),
+        (
+            "olmo2",
+            &[("attention.head_count", 0)],
+            "attention.head_count = 0",
+        ),
+        (
+            "qwen3next",
+            &[("full_attention_interval", 0)],
+            "full_attention_interval = 0",
+        ),
+        ("rwkv6", &[], "wkv.head_size = 0"),
+        ("rwkv6", &[("wkv.head_size", 8)], "time_mix_lerp_fused"),
+        ("smallthinker", &[], "expert_count = 0"),
+        (
+            "wavtokenizer-dec",
+            &[("posnet.block_count", 7), ("block_count", 9)],
+            "posnet.block_count = 7",
+        ),
+        (
+            "wavtokenizer-dec",
+            &[("posnet.embedding_length", 7)],
+            "posnet.embedding_length = 7",
+        ),
+        (
+            "llama",
+            &[("nextn_predict_layers", 4)],
+            "nextn_predict_layers = 4",
+        ),
+    ];
+    for (architecture, numbers, expected) in cases {
+        let reason = refused_load(architecture, |file| {
+            for (key, number) in numbers {
+                file.arch(key, gguf::Value::U32(*number));
+            }
+        });
+        assert!(reason.contains(expected), "{architecture}: {reason}");
+    }
+    let reason = refused_load("deepseek4", |file| {
+        file.arch("attention.output_group_count", gguf::Value::U32(1));
+        file.arch("attention.compress_ratios", gguf::Value::U32s(vec![1; 513]));
+    });
+    assert!(reason.contains("513 elements"), "{reason}");
+    let reason = refused_load("bailingmoe3", |file| {
+        file.arch("kda.safe_gate", gguf::Value::Bool(false));
+    });
+    assert!(reason.contains("kda.safe_gate = false"), "{reason}");
+    let reason = refused_load("bailingmoe3", |file| {
+        file.arch("kda.gate_lower_bound", gguf::Value::F32(0.5));
+    });
+    assert!(reason.contains("kda.gate_lower_bound = 0.5"), "{reason}");
+    // The first layer's number counts, where others divide by it.
+    let reason = refused_load("qwen3moe", |file| {
+        file.arch("expert_count", gguf::Value::U32(4));
+        file.arch("expert_used_count", gguf::Value::I32s(vec![0, 2, 2, 2]));
+    });
+    assert!(
+        reason.contains("the first layer uses no expert"),
+        "{reason}"
+    );
+    let reason = refused_load("nemotron_h_moe", |file| {
+        file.arch("ssm.group_count", gguf::Value::U32(1));
+        file.arch("expert_count", gguf::Value::U32(4));
+        file.arch("expert_used_count", gguf::Value::I32s(vec![2, 2, 0, 2]));
+    });
+    assert!(reason.contains("layer 2"), "{reason}");
+    // A count below zero is a large one for llama.cpp.
+    let reason = refused_load("qwen3moe", |file| {
+        file.arch("expert_count", gguf::Value::U32(4));
+        file.arch("expert_used_count", gguf::Value::I32s(vec![-1; 4]));
+    });
+    assert!(
+        reason.contains("expert_used_count = 4294967295"),
+        "{reason}"
+    );
+}
+
+#[test]
+fn tensors_that_the_loader_asserts_on() {
+    let f16 = TensorType::F16;
+    for (architecture, name, shape, expected) in [
+        (
+            "llama",
+            "rope_freqs.weight",
+            vec![16],
+            "rope_freqs.weight is of type f16",
+        ),
+        (
+            "llama",
+            "blk.1.rope_factors_long.weight",
+            vec![16],
+            "type f16",
+        ),
+        (
+            "jina-bert-v2",
+            "blk.1.ffn_up.weight",
+            vec![64, 161],
+            "161 rows",
+        ),
+        ("laguna", "blk.1.attn_gate.weight", vec![64, 5], "5 rows"),
+    ] {
+        let reason = refused_load(architecture, |file| {
+            file.random(name, &shape, f16, 1.0);
+        });
+        assert!(reason.contains(expected), "{reason}");
+    }
+}
+
+#[test]
+fn vocabularies_that_the_loader_asserts_on() {
+    let mut file = layouts::vocabulary_only();
+    file.strings("tokenizer.ggml.tokens", &["a", "", "[EMPTY_1]"]);
+    assert!(refused_vocabulary(&file).contains("[EMPTY_1]"));
+    let mut file = layouts::vocabulary_only();
+    file.string("tokenizer.ggml.model", "test");
+    file.strings::<&str>("tokenizer.ggml.tokens", &[]);
+    assert!(refused_vocabulary(&file).contains("tokenizer.ggml.tokens is empty"));
+    for model in ["none", "no_vocab"] {
+        let mut file = layouts::vocabulary_only();
+        file.string("tokenizer.ggml.model", model);
+        file.arch("vocab_size", gguf::Value::U32(1 << 30));
+        assert!(refused_vocabulary(&file).contains("vocab_size = 1073741824"));
+    }
+}
+
+fn refused_vocabulary(file: &GgufWriter) -> String {
+    let (_dir, path) = written(&file.to_bytes());
+    let error = Model::load(&backend(), &path, on_cpu().with_vocab_only(true)).unwrap_err();
+    error.to_string()
+}

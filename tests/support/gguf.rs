@@ -333,6 +333,20 @@ impl GgufWriter {
         encode_file(&self.keys, &self.tensors)
     }
 
+    /// The same file for another architecture, with its keys renamed.
+    pub fn renamed(&self, arch: &str) -> Self {
+        let mut file = self.clone();
+        let (old, new) = (format!("{}.", self.arch), format!("{arch}."));
+        for (key, _) in &mut file.keys {
+            if let Some(rest) = key.strip_prefix(&old) {
+                *key = format!("{new}{rest}");
+            }
+        }
+        file.arch = arch.to_owned();
+        file.string("general.architecture", arch);
+        file
+    }
+
     /// The header's bytes, up to where the data start, and the length of the whole file.
     pub fn to_header(&self) -> (Vec<u8>, u64) {
         let header = encode_header(&self.keys, &self.tensors);

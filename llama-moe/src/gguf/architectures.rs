@@ -49,11 +49,18 @@ impl Keys<'_> {
             "hy_v4" => self.check_latent_heads(true),
             "jina-bert-v2" => self.check_rows("ffn_up", |keys, layer| {
                 let n_ff = keys.of_layer("feed_forward_length", layer);
-                [n_ff, n_ff.saturating_mul(2)]
+                vec![n_ff, n_ff.saturating_mul(2)]
             }),
             "laguna" => self.check_rows("attn_gate", |keys, layer| {
                 let n_head = keys.of_layer("attention.head_count", layer);
-                [n_head, n_head.saturating_mul(keys.head_size("key"))]
+                // A head of sliding-window attention may have another size.
+                let size = keys.head_size("key");
+                let swa = keys.max("attention.key_length_swa").unwrap_or(size);
+                vec![
+                    n_head,
+                    n_head.saturating_mul(size),
+                    n_head.saturating_mul(swa),
+                ]
             }),
             "lfm2" | "lfm2moe" => self.check_equal_heads(),
             "nanbeige" => self.check_loops(),
@@ -174,7 +181,7 @@ impl Keys<'_> {
             self.number("embedding_length"),
             self.number("ssm.inner_size"),
         );
-        if inner == 2 * width {
+        if inner == width.saturating_mul(2) {
             return Ok(());
         }
         let expected = format!("twice the embedding_length, {width}, is needed");
@@ -208,7 +215,7 @@ impl Keys<'_> {
     fn check_loops(&self) -> Result<(), String> {
         let n_layer = self.number("block_count") - self.number("nextn_predict_layers");
         match self.max("num_loops") {
-            Some(n) if n == 0 || n * n_layer > MAX_LAYERS => {
+            Some(n) if n == 0 || n.saturating_mul(n_layer) > MAX_LAYERS => {
                 let expected = format!("1 or more, and {MAX_LAYERS} layers in all loops");
                 self.refuse("num_loops", n, &expected)
             }
@@ -265,11 +272,11 @@ impl Keys<'_> {
         }
     }
 
-    /// The rows of one tensor of each layer are one of two numbers.
+    /// The rows of one tensor of each layer are one of a few numbers.
     fn check_rows(
         &self,
         part: &str,
-        expected: impl Fn(&Self, usize) -> [u64; 2],
+        expected: impl Fn(&Self, usize) -> Vec<u64>,
     ) -> Result<(), String> {
         for tensor in self.header.tensors() {
             let is_it = tensor.name.split('.').nth(2) == Some(part);
