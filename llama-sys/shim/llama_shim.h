@@ -291,6 +291,15 @@ enum llama_shim_status llama_shim_gguf_get_arr_str(
     const char ** string,
     char ** error) LLAMA_SHIM_NOEXCEPT;
 
+/* Finds an element of an array of strings that is equal to an earlier one: `index` receives
+   its index, or the array's length if all differ. Empty element i counts as "[EMPTY_i]", the
+   text that a vocabulary gives it. Refused for any other pair. Any thread. */
+enum llama_shim_status llama_shim_gguf_find_repeated(
+    const struct gguf_context * gguf,
+    int64_t key_id,
+    size_t * index,
+    char ** error) LLAMA_SHIM_NOEXCEPT;
+
 /* Reads the description of the tensor with index `tensor_id`. Any thread. */
 enum llama_shim_status llama_shim_gguf_get_tensor(
     const struct gguf_context * gguf,

@@ -6574,6 +6574,14 @@ unsafe extern "C" {
     ) -> llama_shim_status;
 }
 unsafe extern "C" {
+    pub fn llama_shim_gguf_find_repeated(
+        gguf: *const gguf_context,
+        key_id: i64,
+        index: *mut usize,
+        error: *mut *mut ::core::ffi::c_char,
+    ) -> llama_shim_status;
+}
+unsafe extern "C" {
     pub fn llama_shim_gguf_get_tensor(
         gguf: *const gguf_context,
         tensor_id: i64,

@@ -12,6 +12,7 @@ fn every_program_explains_itself() {
     let programs: &[&str] = &[
         "chat",
         "embed",
+        "inspect",
         #[cfg(feature = "rpc")]
         "rpc_worker",
     ];

@@ -29,6 +29,8 @@ fn it_knows_how_to_keep_the_experts_on_the_cpu() {
 #[test]
 fn it_is_what_the_other_programs_use_too() {
     assert!(!outcome(&mut program("simple")).success().trim().is_empty());
+    let table = outcome(&mut program("inspect")).success();
+    assert!(table.contains("MoE layers"), "{table}");
     let table = outcome(program("embed").args(["--threads", "1", "a", "b"])).success();
     assert_eq!(table.lines().count(), 3, "{table}");
 }

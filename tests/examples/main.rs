@@ -11,6 +11,7 @@ mod embed;
 mod hub;
 #[cfg(feature = "hf")]
 mod hub_server;
+mod inspect;
 mod plan;
 mod programs;
 #[cfg(feature = "rpc")]

@@ -333,6 +333,34 @@ impl GgufWriter {
         encode_file(&self.keys, &self.tensors)
     }
 
+    /// The same file for another architecture, with its keys renamed.
+    pub fn renamed(&self, arch: &str) -> Self {
+        let mut file = self.clone();
+        let (old, new) = (format!("{}.", self.arch), format!("{arch}."));
+        for (key, _) in &mut file.keys {
+            if let Some(rest) = key.strip_prefix(&old) {
+                *key = format!("{new}{rest}");
+            }
+        }
+        file.arch = arch.to_owned();
+        file.string("general.architecture", arch);
+        file
+    }
+
+    /// The header's bytes, up to where the data start, and the length of the whole file.
+    pub fn to_header(&self) -> (Vec<u8>, u64) {
+        let header = encode_header(&self.keys, &self.tensors);
+        let data = self.tensors.iter().map(|tensor| tensor.data.len());
+        let data: usize = data.map(|bytes| bytes.next_multiple_of(ALIGNMENT)).sum();
+        let length = header.len().next_multiple_of(ALIGNMENT) + data;
+        (header, length as u64)
+    }
+
+    /// The keys with their values.
+    pub fn keys(&self) -> &[(String, Value)] {
+        &self.keys
+    }
+
     /// Writes one file.
     pub fn write(&self, path: &Path) {
         fs::write(path, self.to_bytes()).expect("a written GGUF file");
@@ -369,7 +397,7 @@ impl GgufWriter {
     }
 }
 
-fn encode_file(keys: &[(String, Value)], tensors: &[Tensor]) -> Vec<u8> {
+fn encode_header(keys: &[(String, Value)], tensors: &[Tensor]) -> Vec<u8> {
     let mut out = Vec::new();
     out.extend(b"GGUF");
     out.extend(3u32.to_le_bytes());
@@ -388,6 +416,11 @@ fn encode_file(keys: &[(String, Value)], tensors: &[Tensor]) -> Vec<u8> {
         out.extend((offset as u64).to_le_bytes());
         offset += tensor.data.len().next_multiple_of(ALIGNMENT);
     }
+    out
+}
+
+fn encode_file(keys: &[(String, Value)], tensors: &[Tensor]) -> Vec<u8> {
+    let mut out = encode_header(keys, tensors);
     for tensor in tensors {
         out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
         out.extend(&tensor.data);

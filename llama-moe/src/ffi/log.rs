@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
+use std::sync::Once;
 
 use llama_sys as sys;
 
@@ -19,10 +20,14 @@ struct Line {
     text: String,
 }
 
-/// Sends the log to `tracing` from now on; without a subscriber it is silent.
+/// Sends the log to `tracing` from now on; without a subscriber it is silent. Only the first
+/// call does anything.
 pub(super) fn install() {
-    // SAFETY: `receive` does not unwind, and needs no data.
-    unsafe { sys::llama_shim_log_set(Some(receive), ptr::null_mut()) }
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        // SAFETY: `receive` does not unwind, and needs no data.
+        unsafe { sys::llama_shim_log_set(Some(receive), ptr::null_mut()) }
+    });
 }
 
 unsafe extern "C" fn receive(level: sys::ggml_log_level, text: *const c_char, _: *mut c_void) {

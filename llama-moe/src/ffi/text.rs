@@ -18,6 +18,19 @@ pub(super) fn optional(pointer: *const c_char) -> Option<String> {
     Some(text.to_string_lossy().into_owned())
 }
 
+/// As [`owned`]; what is no UTF-8 is an error, with U+FFFD in its place.
+pub(super) fn checked(pointer: *const c_char) -> std::result::Result<String, String> {
+    if pointer.is_null() {
+        return Ok(String::new());
+    }
+    // SAFETY: as in `optional`.
+    let text = unsafe { CStr::from_ptr(pointer) };
+    match text.to_str() {
+        Ok(text) => Ok(text.to_owned()),
+        Err(_) => Err(text.to_string_lossy().into_owned()),
+    }
+}
+
 /// As [`optional`], with an empty text for NULL.
 pub(super) fn owned(pointer: *const c_char) -> String {
     optional(pointer).unwrap_or_default()

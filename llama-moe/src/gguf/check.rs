@@ -1,16 +1,23 @@
-//! Metadata that llama.cpp's loader asserts on: refused here, where it is an error, before
-//! it ends the process there.
+//! What llama.cpp's loader asserts on, or divides by: refused here, where it is an error,
+//! before it ends the process there.
 
 use super::header::Header;
 use super::value::Value;
 use crate::ffi::KvValue;
 
 /// `LLAMA_MAX_LAYERS` and `LLAMA_MAX_EXPERTS` of the pinned llama.cpp's `llama-hparams.h`.
-const MAX_LAYERS: u64 = 512;
+pub(super) const MAX_LAYERS: u64 = 512;
 const MAX_EXPERTS: u64 = 1024;
 
 /// `LLAMA_TOKEN_TYPE_BYTE`.
 const TOKEN_TYPE_BYTE: u64 = 6;
+
+/// Tokens without a text that a model without a vocabulary may have; llama.cpp takes memory for
+/// as many as the file says.
+const MAX_DUMMY_TOKENS: u64 = 1 << 22;
+
+/// Tensors that llama.cpp's loader hands to `ggml_rope_ext`.
+const ROPE_FACTORS: [&str; 3] = ["rope_freqs", "rope_factors_long", "rope_factors_short"];
 
 /// The last of `enum llama_pooling_type`: others end the process once a context pools.
 const MAX_POOLING_TYPE: u64 = 4;
@@ -19,39 +26,57 @@ const MAX_POOLING_TYPE: u64 = 4;
 const EXPERTS_OPTIONAL: [&str; 2] = ["hunyuan_vl", "hunyuan-dense"];
 
 /// The metadata that a load sees: the file's, some of it replaced.
-struct Keys<'a> {
-    header: &'a Header,
-    replaced: &'a [(String, KvValue)],
+pub(super) struct Keys<'a> {
+    pub(super) header: &'a Header,
+    pub(super) replaced: &'a [(String, KvValue)],
 }
 
 impl Keys<'_> {
     /// The largest of a key's numbers.
-    fn max(&self, key: &str) -> Option<u64> {
-        let of_file = self.of_file(key);
-        let of_file: Vec<u64> = match &of_file {
-            Some(value) => value.elements().iter().filter_map(Value::as_u64).collect(),
-            None => Vec::new(),
-        };
+    pub(super) fn max(&self, key: &str) -> Option<u64> {
+        let of_file = || self.of_file(key);
         // llama.cpp replaces single numbers only, and cuts them to 32 bits. One that may be an
         // array is not even looked for if the file has none.
-        let replaceable = match of_file.as_slice() {
-            [] => key != "expert_used_count",
-            numbers => numbers.len() == 1,
+        let replaceable = match of_file().count() {
+            0 => key != "expert_used_count",
+            n => n == 1,
         };
         match self.replacement(key) {
             Some(KvValue::Int(number)) if replaceable => Some(u64::from(*number as u32)),
-            _ => of_file.iter().max().copied(),
+            _ => of_file().max(),
         }
     }
 
-    fn of_file(&self, key: &str) -> Option<Value> {
-        self.header
-            .value(&format!("{}.{key}", self.header.architecture()))
+    /// A key's number; 0 if it has none.
+    pub(super) fn number(&self, key: &str) -> u64 {
+        self.max(key).unwrap_or(0)
     }
 
-    /// What a key is replaced by, given without the architecture's name; the first one holds.
-    fn replacement(&self, key: &str) -> Option<&KvValue> {
-        let key = format!("{}.{key}", self.header.architecture());
+    /// A key's number for one layer; 0 if it has none.
+    pub(super) fn of_layer(&self, key: &str, layer: usize) -> u64 {
+        if self.of_file(key).count() <= 1 {
+            return self.number(key);
+        }
+        self.of_file(key).nth(layer).unwrap_or(0)
+    }
+
+    fn of_file(&self, key: &str) -> impl Iterator<Item = u64> {
+        self.header.gguf().whole_numbers(&self.name(key))
+    }
+
+    /// A key's value in the file.
+    pub(super) fn value(&self, key: &str) -> Option<Value> {
+        self.header.value(&self.name(key))
+    }
+
+    /// A key's name with the architecture's before it.
+    pub(super) fn name(&self, key: &str) -> String {
+        format!("{}.{key}", self.header.architecture())
+    }
+
+    /// What a key is replaced by; the first one holds.
+    pub(super) fn replacement(&self, key: &str) -> Option<&KvValue> {
+        let key = self.name(key);
         let found = self.replaced.iter().find(|(replaced, _)| *replaced == key);
         found.map(|(_, value)| value)
     }
@@ -82,7 +107,7 @@ impl Header {
         vocab_only: bool,
         replaced: &[(String, KvValue)],
     ) -> Result<(), String> {
-        self.check_vocab()?;
+        self.check_vocabulary(replaced)?;
         if vocab_only {
             return Ok(());
         }
@@ -90,13 +115,36 @@ impl Header {
     }
 
     /// The part of [`check`](Self::check) that a load without the vocabulary can do without.
-    fn check_vocab(&self) -> Result<(), String> {
-        if let Some(token) = self.gguf().repeated_text("tokenizer.ggml.tokens") {
+    fn check_vocabulary(&self, replaced: &[(String, KvValue)]) -> Result<(), String> {
+        const TOKENS: &str = "tokenizer.ggml.tokens";
+        let model = self.value("tokenizer.ggml.model");
+        let model = model.as_ref().and_then(Value::as_str).unwrap_or_default();
+        if matches!(model, "none" | "no_vocab") {
+            let keys = Keys {
+                header: self,
+                replaced,
+            };
+            let n = keys.number("vocab_size");
+            return if n <= MAX_DUMMY_TOKENS {
+                Ok(())
+            } else {
+                let key = keys.name("vocab_size");
+                Err(format!(
+                    "{key} = {n}: at most {MAX_DUMMY_TOKENS} are possible"
+                ))
+            };
+        }
+        if self.n_values(TOKENS) == Some(0) {
+            return Err(format!("{TOKENS} is empty"));
+        }
+        if let Some(token) = self.gguf().repeated_text(TOKENS) {
             return Err(format!(
-                "tokenizer.ggml.tokens has the text {token:?} twice; llama.cpp needs each once"
+                "{TOKENS} has the text {token:?} twice; llama.cpp needs each once"
             ));
         }
-        if self.has_bytes_in_word_pieces() {
+        // WordPiece has no tokens for bytes.
+        let mut types = self.gguf().whole_numbers("tokenizer.ggml.token_type");
+        if model == "bert" && types.any(|kind| kind == TOKEN_TYPE_BYTE) {
             return Err(format!(
                 "tokenizer.ggml.token_type has a token for a byte ({TOKEN_TYPE_BYTE}), which the \
                  tokenizer 'bert' knows nothing of"
@@ -135,8 +183,8 @@ impl Header {
             );
         }
         let n_nextn = keys.max("nextn_predict_layers").unwrap_or(0);
-        if n_nextn > n_layer {
-            let expected = format!("there are {n_layer} blocks");
+        if n_nextn >= n_layer {
+            let expected = format!("there are {n_layer} blocks, of which some must do the rest");
             return refuse("nextn_predict_layers", n_nextn, expected);
         }
         for key in ["posnet.block_count", "convnext.block_count"] {
@@ -155,7 +203,7 @@ impl Header {
 
         let scaling = match keys.replacement("rope.scaling.type") {
             Some(KvValue::Text(scaling)) => scaling.clone(),
-            _ => match keys.of_file("rope.scaling.type") {
+            _ => match keys.value("rope.scaling.type") {
                 Some(Value::Text(scaling)) => scaling,
                 _ => "linear".to_owned(),
             },
@@ -166,19 +214,30 @@ impl Header {
                  and longrope"
             ));
         }
-        Ok(())
+        self.check_tensor_types()?;
+        keys.check_architecture()
     }
 
-    /// WordPiece has no tokens for bytes.
-    fn has_bytes_in_word_pieces(&self) -> bool {
-        let is_bert = self.value("tokenizer.ggml.model") == Some(Value::Text("bert".to_owned()));
-        is_bert
-            && self
-                .value("tokenizer.ggml.token_type")
-                .is_some_and(|types| {
-                    let mut types = types.elements().iter().filter_map(Value::as_u64);
-                    types.any(|kind| kind == TOKEN_TYPE_BYTE)
-                })
+    fn check_tensor_types(&self) -> Result<(), String> {
+        let factors = self.tensors().iter().find(|tensor| {
+            let part = tensor.name.strip_suffix(".weight").unwrap_or_default();
+            let part = part.rsplit('.').next().unwrap_or_default();
+            ROPE_FACTORS.contains(&part) && tensor.kind != "f32"
+        });
+        if let Some(tensor) = factors {
+            let (name, kind) = (&tensor.name, &tensor.kind);
+            return Err(format!("{name} is of type {kind}; llama.cpp needs f32"));
+        }
+        let embedding = self.tensor("token_embd.weight");
+        let is_tied = self.tensor("output.weight").is_none();
+        if is_tied && embedding.is_some_and(|tensor| tensor.kind == "nvfp4") {
+            for scale in ["output.scale", "output.input_scale"] {
+                if self.tensor(scale).is_some() {
+                    return Err(format!("{scale} is there, but no output.weight"));
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -186,8 +245,7 @@ impl Keys<'_> {
     fn check_experts(&self) -> Result<(), String> {
         let architecture = self.header.architecture();
         // Without a key llama.cpp counts 0.
-        let number = |key: &str| self.max(key).unwrap_or(0);
-        let n_expert = number("expert_count");
+        let n_expert = self.number("expert_count");
         if n_expert <= 1 && EXPERTS_OPTIONAL.contains(&architecture) {
             return Ok(());
         }
@@ -196,7 +254,7 @@ impl Keys<'_> {
             "expert_group_count",
             "expert_group_used_count",
         ]
-        .map(number);
+        .map(|key| self.number(key));
         let expected = if n_expert > MAX_EXPERTS {
             format!("at most {MAX_EXPERTS} experts are possible")
         } else if used > n_expert {
@@ -205,7 +263,7 @@ impl Keys<'_> {
             "no expert is used".to_owned()
         } else if groups >= n_expert && groups > 0 {
             "there are fewer groups than experts".to_owned()
-        } else if groups > 1 && n_expert % groups != 0 {
+        } else if groups > 1 && !n_expert.is_multiple_of(groups) {
             "groups of experts are equally large".to_owned()
         } else if groups > 1 && !(1..groups).contains(&used_groups) {
             "some groups are used, but not all".to_owned()

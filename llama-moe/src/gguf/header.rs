@@ -1,7 +1,7 @@
 //! The header of a model, over all of its files.
 
-use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::collections::{BTreeSet, HashSet};
+use std::fs::{self, File, Metadata};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use super::moe::MoeShape;
 use super::tensor::{Role, TensorInfo, block_of, is_routed_expert};
 use super::value::Value;
 use crate::error::{Error, Result};
-use crate::ffi::{GgufHeader, GgufKind};
+use crate::ffi::GgufHeader;
 use crate::model::ModelSource;
 
 /// The header of a model, over all of its files.
@@ -40,29 +40,32 @@ impl Header {
     /// the first of several files, all are read.
     ///
     /// # Errors
-    /// [`Error::File`] if a file cannot be read, [`Error::Load`] if it is no GGUF, is cut
-    /// short, or is no part of the model.
+    /// [`Error::File`] if a file cannot be read or is none: a folder, a pipe, a device.
+    /// [`Error::Load`] if it is no GGUF, is damaged or cut short, claims more than a model can
+    /// have, or is no part of the model.
     pub fn read(source: impl Into<ModelSource>) -> Result<Self> {
         match source.into() {
             ModelSource::File(path) => {
                 let first = read_file(&path)?;
-                // llama.cpp's loader reads 16 bits, and refuses a number of another type.
-                let n_files = number(&first, "split.count").unwrap_or(1);
-                let n_files = u16::try_from(n_files).map_err(|_| Error::Load {
-                    path: path.clone(),
-                    reason: format!("split.count = {n_files}: at most {} are possible", u16::MAX),
-                })?;
-                let rest = split_paths(&path, n_files)?;
+                let rest = split_paths(&path, n_files(&first, &path)?)?;
                 Self::join(first, path, rest)
             }
             ModelSource::Splits(paths) => {
                 let mut paths = paths.into_iter();
-                let first = paths.next().ok_or_else(|| Error::Parameter {
+                let path = paths.next().ok_or_else(|| Error::Parameter {
                     parameter: "split files",
                     value: "[]".to_owned(),
                     reason: "a model has at least one file".to_owned(),
                 })?;
-                Self::join(read_file(&first)?, first, paths.collect())
+                let (first, rest) = (read_file(&path)?, paths.collect::<Vec<_>>());
+                let (n, given) = (n_files(&first, &path)?, rest.len() + 1);
+                if usize::from(n) != given {
+                    return Err(damaged(
+                        &path,
+                        format!("it is the first of {n} files, but {given} are given"),
+                    ));
+                }
+                Self::join(first, path, rest)
             }
         }
     }
@@ -81,16 +84,37 @@ impl Header {
         let n_layer = block_count.map_or(u32::MAX, |n| n.saturating_sub(nextn_blocks));
 
         let mut tensors = tensors_of(&first, 0, &path, n_layer)?;
-        for (index, path) in rest.iter().enumerate() {
+        if !rest.is_empty() {
+            check_split(&first, &path, 0)?;
+        }
+        for (index, path) in (1..).zip(&rest) {
             let file = read_file(path)?;
-            if file.kind("split.no") != Some(GgufKind::U16) {
-                return Err(Error::Load {
-                    path: path.clone(),
-                    reason: "split.no is missing or no 16-bit number: this is no part of a model"
-                        .to_owned(),
-                });
-            }
-            tensors.extend(tensors_of(&file, index + 1, path, n_layer)?);
+            check_split(&file, path, index)?;
+            tensors.extend(tensors_of(&file, index, path, n_layer)?);
+        }
+        let mut names = HashSet::with_capacity(tensors.len());
+        if let Some(twice) = tensors.iter().find(|tensor| !names.insert(&tensor.name)) {
+            let path = if twice.file == 0 {
+                &path
+            } else {
+                &rest[twice.file - 1]
+            };
+            return Err(damaged(
+                path,
+                format!("the tensor {} is there twice", twice.name),
+            ));
+        }
+        if !rest.is_empty()
+            && let Some(expected) = number(&first, "split.tensors.count")
+            && expected != tensors.len() as u64
+        {
+            return Err(damaged(
+                &path,
+                format!(
+                    "split.tensors.count = {expected}, but the files have {} tensors together",
+                    tensors.len()
+                ),
+            ));
         }
         let mut paths = rest;
         paths.insert(0, path);
@@ -146,10 +170,7 @@ impl Header {
     /// All metadata, in the file's order. The vocabulary is among it: hundreds of thousands
     /// of values.
     pub fn metadata(&self) -> impl Iterator<Item = (String, Value)> {
-        self.keys().into_iter().filter_map(|key| {
-            let value = self.value(&key)?;
-            Some((key, value))
-        })
+        self.files.first.pairs()
     }
 
     /// How many values a metadata key has, which for the vocabulary is quicker than to
@@ -199,8 +220,8 @@ impl Header {
 
     /// The largest of the numbers of a hyper-parameter, named without the architecture.
     pub(crate) fn hyper_parameter(&self, key: &str) -> Option<u64> {
-        let value = self.value(&format!("{}.{key}", self.architecture))?;
-        value.elements().iter().filter_map(Value::as_u64).max()
+        let key = format!("{}.{key}", self.architecture);
+        self.gguf().whole_numbers(&key).max()
     }
 
     pub(super) fn gguf(&self) -> &GgufHeader {
@@ -262,56 +283,103 @@ fn tensors_of(
             source,
         })?
         .len();
-    let tensors = header.tensors().into_iter().map(|record| TensorInfo {
-        role: Role::of(&record.name, n_layer),
-        block: block_of(&record.name),
-        name: record.name,
-        kind: record.kind,
-        shape: record.shape,
-        bytes: record.bytes,
-        file,
-        offset: record.offset,
-        type_id: record.type_id,
-    });
-    tensors
-        .map(|tensor| match tensor.offset.checked_add(tensor.bytes) {
-            Some(end) if end <= n_bytes => Ok(tensor),
-            end => Err(Error::Load {
-                path: path.to_owned(),
-                reason: format!(
-                    "the file has {n_bytes} bytes, but the data of {} ends at byte {}: it is \
-                     incomplete or damaged",
-                    tensor.name,
-                    end.map_or("2^64 or later".to_owned(), |end| end.to_string())
+    let mut tensors = Vec::with_capacity(header.n_tensors());
+    for record in header.tensors() {
+        let name = record
+            .name
+            .map_err(|name| damaged(path, format!("the tensor name {name:?} is no UTF-8")))?;
+        if record.shape.contains(&0) {
+            let shape = record.shape;
+            return Err(damaged(path, format!("{name} has no elements: {shape:?}")));
+        }
+        let end = record.offset.checked_add(record.bytes);
+        if end.is_none_or(|end| end > n_bytes) {
+            let end = end.map_or("2^64 or later".to_owned(), |end| end.to_string());
+            return Err(damaged(
+                path,
+                format!(
+                    "the file has {n_bytes} bytes, but the data of {name} ends at byte {end}: it \
+                     is incomplete or damaged"
                 ),
-            }),
-        })
-        .collect()
+            ));
+        }
+        tensors.push(TensorInfo {
+            role: Role::of(&name, n_layer),
+            block: block_of(&name),
+            name,
+            kind: record.kind,
+            shape: record.shape,
+            bytes: record.bytes,
+            file,
+            offset: record.offset,
+            type_id: record.type_id,
+        });
+    }
+    Ok(tensors)
 }
 
 fn number(header: &GgufHeader, key: &str) -> Option<u64> {
     header.value(key).as_ref().and_then(Value::as_u64)
 }
 
-/// Whether there is a file that can be read.
-fn check_readable(path: &Path) -> Result<()> {
-    let unreadable = |source| Error::File {
+fn damaged(path: &Path, reason: String) -> Error {
+    Error::Load {
         path: path.to_owned(),
-        source,
-    };
-    if fs::metadata(path).map_err(unreadable)?.is_dir() {
-        return Err(unreadable(io::Error::from(io::ErrorKind::IsADirectory)));
+        reason,
     }
-    File::open(path).map(drop).map_err(unreadable)
 }
 
 /// Reads one file's header, telling a file that cannot be read from one that is no GGUF.
 pub(super) fn read_file(path: &Path) -> Result<GgufHeader> {
-    check_readable(path)?;
-    GgufHeader::read(path)?.map_err(|failure| Error::Load {
+    let unreadable = |source| Error::File {
         path: path.to_owned(),
-        reason: failure.reason,
-    })
+        source,
+    };
+    // Before it is opened: a pipe would wait there for somebody who writes.
+    check_is_file(&fs::metadata(path).map_err(unreadable)?).map_err(unreadable)?;
+    let file = File::open(path).map_err(unreadable)?;
+    check_is_file(&file.metadata().map_err(unreadable)?).map_err(unreadable)?;
+    GgufHeader::read(file).map_err(|failure| damaged(path, failure.reason))
+}
+
+fn check_is_file(metadata: &Metadata) -> io::Result<()> {
+    if metadata.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    if !metadata.is_file() {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "a pipe or a device; a model is read at several places at once, which needs a file",
+        ));
+    }
+    Ok(())
+}
+
+/// How many files the model has, as its first one says.
+fn n_files(first: &GgufHeader, path: &Path) -> Result<u16> {
+    match first.value("split.count") {
+        // llama.cpp counts a 0 as 1.
+        Some(Value::U16(n)) => Ok(n.max(1)),
+        None => Ok(1),
+        // llama.cpp reads 16 bits only.
+        Some(other) => Err(damaged(
+            path,
+            format!("split.count is no 16-bit number, but {}", other.type_name()),
+        )),
+    }
+}
+
+/// Whether a file is the model's part with this index.
+fn check_split(file: &GgufHeader, path: &Path, index: usize) -> Result<()> {
+    let reason = match file.value("split.no") {
+        Some(Value::U16(number)) if usize::from(number) == index => return Ok(()),
+        Some(Value::U16(number)) => {
+            format!("split.no = {number}, but it is given as the file with index {index}")
+        }
+        None => "split.no is missing: this is no part of a model".to_owned(),
+        Some(other) => format!("split.no is no 16-bit number, but {}", other.type_name()),
+    };
+    Err(damaged(path, reason))
 }
 
 /// The files after the first, whose name ends in "-00001-of-0000N.gguf".

@@ -20,10 +20,13 @@
 //!
 //! # Hostile files
 //!
-//! Reading a header is safe whatever the file. [`Model::load`](crate::Model::load) reads it
+//! Reading a header is safe whatever the file, and takes memory in proportion to the header:
+//! at most 128 MiB of a file are searched for it, and at most 131072 tensors and 65536 keys are
+//! read. Pipes and devices are refused. [`Model::load`](crate::Model::load) reads it
 //! first, and returns an error for what llama.cpp's loader would end the process over.
 
 mod adapter;
+mod architectures;
 mod check;
 mod header;
 mod moe;

@@ -30,7 +30,7 @@ impl MoeShape {
     /// Bytes of all routed experts.
     #[must_use]
     pub fn expert_bytes_total(&self) -> u64 {
-        self.expert_bytes.iter().sum()
+        saturating_sum(self.expert_bytes.iter().copied())
     }
 
     /// Bytes that one token reads of the routed experts of a layer, given the layer's bytes.
@@ -56,42 +56,40 @@ impl MoeShape {
             match tensor.role {
                 Role::Mtp => {}
                 Role::RoutedExpert => {
-                    if let Some(at) = tensor
+                    let layer = tensor
                         .block
-                        .and_then(|block| moe_layers.iter().position(|layer| *layer == block))
-                    {
-                        expert_bytes[at] += tensor.bytes;
+                        .and_then(|block| moe_layers.binary_search(&block).ok());
+                    if let Some(bytes) = layer.and_then(|layer| expert_bytes.get_mut(layer)) {
+                        *bytes = tensor.bytes.saturating_add(*bytes);
                     }
                 }
                 Role::Embedding => {
                     let rows = tensor.shape.get(1).copied().unwrap_or(1).max(1);
-                    other += tensor.bytes / rows;
+                    other = other.saturating_add(tensor.bytes / rows);
                     if tensor.name == "token_embd.weight" {
                         embedding = Some(tensor.bytes);
                     }
                 }
                 Role::Output => {
                     has_output |= tensor.name == "output.weight";
-                    other += tensor.bytes;
+                    other = other.saturating_add(tensor.bytes);
                 }
-                _ => other += tensor.bytes,
+                _ => other = other.saturating_add(tensor.bytes),
             }
         }
         if !has_output {
             // The output is the embeddings once more, all rows.
-            other += embedding.unwrap_or(0);
+            other = other.saturating_add(embedding.unwrap_or(0));
         }
-        let used: u64 = expert_bytes
-            .iter()
-            .map(|bytes| share(*bytes, n_expert_used, n_expert))
-            .sum();
+        let used = expert_bytes.iter();
+        let used = saturating_sum(used.map(|bytes| share(*bytes, n_expert_used, n_expert)));
         Some(Self {
             moe_layers,
             n_expert,
             n_expert_used,
             n_expert_shared: number("expert_shared_count"),
             expert_bytes,
-            bytes_per_token: other + used,
+            bytes_per_token: other.saturating_add(used),
             expert_bytes_per_token: used,
         })
     }
@@ -104,4 +102,9 @@ fn share(bytes: u64, part: u32, whole: u32) -> u64 {
     }
     let used = u128::from(bytes) * u128::from(part.min(whole)) / u128::from(whole);
     u64::try_from(used).unwrap_or(u64::MAX)
+}
+
+/// Files with holes can be larger than they are.
+fn saturating_sum(bytes: impl Iterator<Item = u64>) -> u64 {
+    bytes.fold(0, u64::saturating_add)
 }

@@ -37,6 +37,26 @@ pub enum Value {
 }
 
 impl Value {
+    /// GGUF's name of the type: `u32`, `str`, `arr` (`gguf_type_name`).
+    #[must_use]
+    pub fn type_name(&self) -> &'static str {
+        match self {
+            Self::U8(_) => "u8",
+            Self::I8(_) => "i8",
+            Self::U16(_) => "u16",
+            Self::I16(_) => "i16",
+            Self::U32(_) => "u32",
+            Self::I32(_) => "i32",
+            Self::U64(_) => "u64",
+            Self::I64(_) => "i64",
+            Self::F32(_) => "f32",
+            Self::F64(_) => "f64",
+            Self::Bool(_) => "bool",
+            Self::Text(_) => "str",
+            Self::Array(_) => "arr",
+        }
+    }
+
     /// The number, if it is a whole one and not negative.
     #[must_use]
     pub fn as_u64(&self) -> Option<u64> {
