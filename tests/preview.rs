@@ -95,7 +95,9 @@ fn check(path: &Path, params: &ModelParams, what: &str) {
             continue;
         }
         let (said, is) = (preview.allocated(&sum.buffer), allocated[&sum.buffer]);
-        assert_eq!(said, is, "{what}: {}", sum.buffer);
+        // Vulkan's host memory is as much longer as a pointer may have to be moved.
+        let slack = if sum.buffer == "Vulkan_Host" { 32 } else { 0 };
+        assert_eq!(said + slack, is, "{what}: {}", sum.buffer);
     }
 }
 

@@ -172,8 +172,8 @@ enum llama_shim_status llama_shim_gguf_find_repeated(
         check_texts(gguf, key_id);
         const size_t n = gguf_get_arr_n(gguf, key_id);
         require(n <= UINT32_MAX / 2, "the array is too long");
-        // The hash and the index + 1 of a text, at the first free place from the hash on: a
-        // quarter of the time that std::unordered_set takes, which has a node for each text.
+        // The hash and the index + 1 of a text, at the first free place from the hash on:
+        // std::unordered_set would allocate a node for each of a vocabulary's texts.
         struct place {
             uint32_t hash;
             uint32_t index;
