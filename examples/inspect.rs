@@ -29,7 +29,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use common::Result;
+use common::{Result, write_svg};
+use llama_moe::Picture;
 use llama_moe::gguf::{Header, MoeShape, Role, TensorInfo, Value};
 use serde::Serialize;
 
@@ -51,6 +52,10 @@ struct Args {
     /// Show the metadata; in JSON complete, the vocabulary too
     #[arg(long)]
     metadata: bool,
+
+    /// Write a picture of it: layers by roles, area by bytes
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
 
     /// One JSON object on stdout, with every tensor
     #[arg(long)]
@@ -119,6 +124,9 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<()> {
     let path = args.model.clone().unwrap_or_else(common::bundled_model);
     let header = Header::read(path)?;
+    if let Some(path) = &args.svg {
+        write_svg(&Picture::from(&header), path)?;
+    }
     let mut stdout = io::stdout().lock();
     if args.json {
         let report = report(&header, args.metadata);

@@ -202,3 +202,16 @@ fn what_is_no_model() {
         assert_eq!(outcome.stderr.lines().count(), 1, "{outcome:?}");
     }
 }
+
+#[test]
+fn a_picture_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let svg = dir.path().join("inspect.svg");
+    run("inspect", ["--svg", svg.to_str().unwrap()]).success();
+    let svg = std::fs::read_to_string(svg).unwrap();
+    assert!(
+        svg.starts_with("<svg") && svg.contains("routed experts"),
+        "{svg:.200}"
+    );
+    run("inspect", ["--svg", "no/such/folder.svg"]).failure(1, &["no/such/folder.svg"]);
+}
