@@ -80,7 +80,8 @@ impl Preview {
     ///
     /// # Errors
     /// As [`Model::load`](crate::Model::load) would refuse the file, the parameters or the
-    /// rules. [`Error::Parameter`] for a vocabulary alone, and for
+    /// rules; what it finds only as it builds the model, such as an architecture that is not
+    /// known or a tensor that is missing, is left to it. [`Error::Parameter`] for a vocabulary alone, and for
     /// [`SplitMode::Row`](crate::SplitMode::Row) and [`SplitMode::Tensor`](crate::SplitMode::Tensor),
     /// whose tensors are cut across devices. [`Error::Llama`] with the feature `system`: an
     /// installed llama.cpp does not tell what it uses tensors for.
@@ -164,6 +165,12 @@ impl Preview {
             for (index, answer) in copies.into_iter().enumerate() {
                 tensors.push(TensorPreview::new(tensor, answer, rule, index > 0));
             }
+        }
+        if tensors.is_empty() {
+            return Err(Error::Load {
+                path: header.paths().first().cloned().unwrap_or_default(),
+                reason: "it has no tensors that llama.cpp would load".to_owned(),
+            });
         }
         Ok(Self {
             tensors,
