@@ -1,6 +1,6 @@
 //! Where every tensor will go, told from the header.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use super::lower::{DevicesInUse, LoweredOverrides, RuleMatch};
@@ -225,24 +225,6 @@ impl Preview {
             .filter(|tensor| tensor.buffer == buffer)
             .map(|tensor| tensor.allocated)
             .sum()
-    }
-}
-
-impl Preview {
-    /// How many blocks have their layers on each device.
-    pub(super) fn blocks_per_device(&self, n_devices: usize) -> Vec<u32> {
-        let mut blocks = vec![BTreeSet::new(); n_devices];
-        for tensor in self.tensors.iter().filter(|tensor| tensor.rule.is_none()) {
-            if let (Some(index), Some(block)) = (tensor.index, tensor.block)
-                && let Some(blocks) = blocks.get_mut(index)
-            {
-                blocks.insert(block);
-            }
-        }
-        let counts = blocks.iter().map(BTreeSet::len);
-        counts
-            .map(|n| u32::try_from(n).unwrap_or(u32::MAX))
-            .collect()
     }
 }
 

@@ -40,6 +40,9 @@ pub struct Plan {
     n_ubatch: u32,
     is_estimate: bool,
     overrides: String,
+    /// Endpoints of the workers that llama.cpp has to be told of.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    rpc_servers: Vec<String>,
     preview: Preview,
     #[cfg_attr(feature = "serde", serde(skip))]
     params: ModelParams,
@@ -78,6 +81,9 @@ impl Plan {
     /// Layers on devices, counted from the last; the output layer is one of them.
     #[must_use]
     pub fn n_gpu_layers(&self) -> u32 {
+        if self.devices.is_empty() {
+            return 0;
+        }
         let all = self.n_blocks + 1;
         self.params.fixed_n_gpu_layers().map_or(all, |n| n.min(all))
     }
