@@ -379,6 +379,35 @@ fn files_without_a_model_are_refused() {
 }
 
 #[test]
+fn limits_count_what_each_token_reads() {
+    let (_dir, path) = file(Layout::Qwen3Moe);
+    let planner = Planner::new(&backend(), &path).unwrap().with_n_ctx(256);
+    let bytes_per_token = planner.header().moe().unwrap().bytes_per_token;
+    let all_on_cpu = planner.clone().with_model_params(on_cpu());
+    let limits = all_on_cpu.fit(&Budget::free(0)).unwrap().limits(1e9);
+    let read = 1e9 / limits.decode.unwrap();
+    // But for the one row of the embeddings.
+    assert!(
+        (bytes_per_token as f64 - read).abs() < 1024.0,
+        "{read} {bytes_per_token}"
+    );
+    // Without an output of its own the model reads all embeddings once more.
+    let mut tied = Layout::Qwen3Moe.writer();
+    tied.remove_tensor("output.weight");
+    tied.write(&path);
+    let planner = Planner::new(&backend(), &path).unwrap().with_n_ctx(256);
+    let tied = planner.with_model_params(on_cpu());
+    let tied = tied.fit(&Budget::free(0)).unwrap().limits(1e9);
+    let tied = 1e9 / tied.decode.unwrap();
+    assert!((tied - read).abs() < 1024.0, "{tied} {read}");
+    // All of it on a device leaves nothing to read.
+    let on_device = all_on_cpu.with_model_params(ModelParams::default());
+    let on_device = on_device.fit(&Budget::assumed([1 << 40])).unwrap();
+    assert_eq!(on_device.limits(1e9).decode, None);
+    assert_eq!(on_device.limits(f64::NAN).prefill, None);
+}
+
+#[test]
 fn several_threads_plan_at_once() {
     let (_dir, path) = file(Layout::GptOss);
     let planner = Planner::new(&backend(), &path).unwrap().with_n_ctx(256);
