@@ -12,12 +12,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use common::{Bytes, LogArgs, ModelArgs, PlanReport, Result, write_svg};
-
-use llama_moe::{Backend, Budget, Limits, ModelParams, Picture, Plan, Planner, host_bandwidth};
-
-/// What llama.cpp's own `--fit` leaves free on each device.
-const MARGIN: u64 = 1 << 30;
+use common::{Bytes, LogArgs, MARGIN, ModelArgs, PlanReport, Result, write_svg};
+use llama_moe::{Backend, Budget, Limits, Picture, Plan, Planner, host_bandwidth};
 
 /// Choose rules that make a model fit a memory budget
 #[derive(Parser)]
@@ -98,7 +94,7 @@ fn run(args: &Args) -> Result<()> {
         None => args.model.source()?,
     };
     let params = args.model.params(&backend)?;
-    let (budget, note) = args.plan.budget(&backend, &params);
+    let (budget, note) = args.plan.budget(&backend);
     let mut planner = Planner::new(&backend, source)?
         .with_model_params(params)
         .with_n_ctx(args.plan.ctx);
@@ -123,11 +119,10 @@ fn run(args: &Args) -> Result<()> {
 }
 
 impl PlanArgs {
-    fn budget(&self, backend: &Backend, params: &ModelParams) -> (Budget, Option<&'static str>) {
-        let nothing_here = backend.gpus().is_empty() && params.overrides().is_empty();
+    fn budget(&self, backend: &Backend) -> (Budget, Option<&'static str>) {
         let mut note = None;
         let budget = match self.budget {
-            Some(Bytes(bytes)) if nothing_here => {
+            Some(Bytes(bytes)) if backend.gpus().is_empty() => {
                 note = Some("there is no GPU here: planned for one of the budget's size");
                 Budget::assumed([bytes])
             }

@@ -3,7 +3,10 @@
 use std::path::Path;
 use std::thread;
 
-use llama_moe::{Budget, Error, ModelParams, PlanError, Planner};
+use llama_moe::{
+    Budget, Error, KvOverride, LazyMode, ModelParams, Pattern, PlanError, Planner, SplitMode,
+    Target,
+};
 
 mod support;
 use support::layouts::Layout;
@@ -102,10 +105,37 @@ fn what_is_short_is_told_to_the_byte() {
     };
     assert_eq!((memory.as_str(), needed), ("GPU0", least));
     assert_eq!((budget, short), (least - 1, 1));
+    // Free to take all of them off, it still has nothing to compute in.
+    let no_layer = ModelParams::default().with_n_gpu_layers(0);
+    let no_layer = planner.clone().with_model_params(no_layer);
+    let no_layer = no_layer.fit(&Budget::assumed([1 << 40])).unwrap();
+    let compute = no_layer.devices()[0].used.total();
     assert!(matches!(
         plan_error(planner.fit(&Budget::assumed([1]))),
-        PlanError::DoesNotFit { short, .. } if short == least - 1
+        PlanError::DoesNotFit { short, needed, .. } if short == compute - 1 && needed == compute
     ));
+    let none = planner.fit(&Budget::assumed([compute])).unwrap();
+    assert_eq!(none.n_gpu_layers(), 0);
+}
+
+#[test]
+fn as_many_layers_are_kept_as_fit() {
+    for layout in [Layout::Dense, Layout::DeepSeek2] {
+        let (_dir, path) = file(layout);
+        let planner = Planner::new(&backend(), &path).unwrap().with_n_ctx(256);
+        for n in 0..=planner.header().n_blocks() {
+            let rules = match layout.is_moe() {
+                true => ModelParams::default().with_cpu_moe_all(),
+                false => ModelParams::default(),
+            };
+            let fixed = rules.allow_unmatched_overrides().with_n_gpu_layers(n);
+            let fixed = planner.clone().with_model_params(fixed);
+            let fixed = fixed.fit(&Budget::assumed([1 << 40])).unwrap();
+            let budget = fixed.devices()[0].used.total();
+            let plan = planner.fit(&Budget::assumed([budget])).unwrap();
+            assert_eq!(plan.n_gpu_layers(), n, "{layout:?}");
+        }
+    }
 }
 
 #[test]
@@ -160,6 +190,85 @@ fn contexts_shrink_where_they_may() {
             asked: 256
         }
     ));
+    // What the model was trained for is what is asked for then.
+    assert!(matches!(
+        plan_error(planner(0).with_min_ctx(1 << 20).fit(&Budget::assumed([budget]))),
+        PlanError::MinContext { min, asked } if min == 1 << 20 && asked < min
+    ));
+    // The smallest there can be, not the largest.
+    let plan = planner(8192)
+        .with_min_ctx(0)
+        .fit(&Budget::assumed([budget]))
+        .unwrap();
+    assert!(plan.n_ctx() <= 4096, "{}", plan.n_ctx());
+}
+
+#[test]
+fn a_context_that_shrinks_in_vain_costs_no_layers() {
+    let (_dir, path) = file(Layout::DeepSeek2);
+    let planner = |n_ctx| Planner::new(&backend(), &path).unwrap().with_n_ctx(n_ctx);
+    let (least, _) = least_and_most(&path);
+    let budget = Budget::assumed([least - 1]);
+    let small = planner(256).fit(&budget).unwrap();
+    let shrunk = planner(1 << 16).with_min_ctx(256).fit(&budget).unwrap();
+    assert_eq!(shrunk.n_ctx(), 256);
+    assert_eq!(shrunk.n_gpu_layers(), small.n_gpu_layers());
+}
+
+#[test]
+fn what_else_is_said_of_the_model_counts_for_assumed_devices_too() {
+    let (_dir, path) = file(Layout::Glm4Moe);
+    let planner = Planner::new(&backend(), &path).unwrap().with_n_ctx(0);
+    let plan = |params: ModelParams| {
+        let planner = planner.clone().with_model_params(params);
+        planner.fit(&Budget::assumed([1 << 40])).unwrap()
+    };
+    let key = "glm4moe.context_length";
+    let shorter = ModelParams::default().with_kv_override(key, KvOverride::Int(512));
+    assert_eq!(plan(shorter).n_ctx(), 512);
+    // All layers' KV cache is on the device, whether the file has more blocks or not.
+    assert_eq!(plan(ModelParams::default()).host().used.context, 0);
+    // And stays there where rules take all of a layer's weights away.
+    let weights = Pattern::new(r"blk\.1\.").unwrap();
+    let without = ModelParams::default().with_override(weights, Target::Cpu);
+    assert_eq!(plan(without).host().used.context, 0);
+}
+
+#[test]
+fn the_command_line_says_all_that_the_plan_does() {
+    let (_dir, path) = file(Layout::Qwen3Moe);
+    let planner = Planner::new(&backend(), &path).unwrap().with_n_ctx(256);
+    let line = |params: ModelParams, budget: Budget| {
+        let plan = planner.clone().with_model_params(params).fit(&budget);
+        plan.unwrap().command_line()
+    };
+    let assumed = || Budget::assumed([1 << 30]);
+    let has = |line: &str, part: &str| assert!(line.contains(part), "{part}: {line}");
+    // Without a device llama.cpp would take all that it finds.
+    has(&line(on_cpu(), Budget::free(0)), " -dev none -ngl 0 ");
+    assert!(!line(ModelParams::default(), assumed()).contains("-dev"));
+    // The server has sequences of its own choice otherwise.
+    has(&line(ModelParams::default(), assumed()), " -np 1 ");
+    let settings = ModelParams::default()
+        .with_no_host(true)
+        .with_extra_buffer_types(false)
+        .with_lazy_mode(LazyMode::Off)
+        .with_kv_override("general.name", KvOverride::Text("a, \"b\"".to_owned()))
+        .with_kv_override("qwen3moe.context_length", KvOverride::Int(512));
+    let line_with_settings = line(settings, assumed());
+    for part in [
+        " --no-host --no-repack -lzm off",
+        r#" --override-kv '"general.name=str:a, ""b""",qwen3moe.context_length=int:512'"#,
+    ] {
+        has(&line_with_settings, part);
+    }
+    // `-ot` can write neither of these patterns.
+    let tensors = r"^(blk\.1\.ffn_up_exps\.weight)$=CPU";
+    for pattern in [r"^blk\.[1]{1,1}\.ffn_up_exps", r"blk\.1\.(?=ffn_up_exps)"] {
+        let rules =
+            ModelParams::default().with_override(Pattern::new(pattern).unwrap(), Target::Cpu);
+        has(&line(rules, assumed()), tensors);
+    }
 }
 
 #[test]
@@ -234,6 +343,23 @@ fn budgets_that_cannot_be_are_refused() {
         plan_error(only_cpu.fit(&Budget::devices([(cpu, 1 << 30)]))),
         PlanError::DeviceNotInUse { .. }
     ));
+    // Shares and a choice that leave an assumed device out.
+    let planner_with = |params| planner.clone().with_model_params(params);
+    let split = ModelParams::default().with_tensor_split([0.0, 0.0, 1.0]);
+    let error = planner_with(split).fit(&Budget::assumed([1 << 30, 1 << 30]));
+    assert!(matches!(
+        error,
+        Err(Error::Parameter {
+            parameter: "with_tensor_split",
+            ..
+        })
+    ));
+    let one = ModelParams::default().with_split_mode(SplitMode::None);
+    assert!(matches!(
+        plan_error(planner_with(one.clone()).fit(&Budget::assumed([1 << 30, 1 << 30]))),
+        PlanError::DeviceNotInUse { device } if device == "GPU1"
+    ));
+    planner_with(one).fit(&Budget::assumed([1 << 30])).unwrap();
     let vocab_only = ModelParams::default().with_vocab_only(true);
     let vocab_only = planner.with_model_params(vocab_only);
     vocab_only
@@ -247,10 +373,38 @@ fn files_without_a_model_are_refused() {
     let path = dir.path().join("vocabulary.gguf");
     support::layouts::vocabulary_only().write(&path);
     let planner = Planner::new(&backend(), &path).unwrap();
-    planner
-        .fit(&Budget::assumed([1 << 30]))
-        .expect_err("no weights");
+    let error = planner.fit(&Budget::assumed([1 << 30])).unwrap_err();
+    assert!(error.to_string().contains("llama"), "{error}");
     Planner::new(&backend(), dir.path().join("none.gguf")).expect_err("no file");
+}
+
+#[test]
+fn limits_count_what_each_token_reads() {
+    let (_dir, path) = file(Layout::Qwen3Moe);
+    let planner = Planner::new(&backend(), &path).unwrap().with_n_ctx(256);
+    let bytes_per_token = planner.header().moe().unwrap().bytes_per_token;
+    let all_on_cpu = planner.clone().with_model_params(on_cpu());
+    let limits = all_on_cpu.fit(&Budget::free(0)).unwrap().limits(1e9);
+    let read = 1e9 / limits.decode.unwrap();
+    // But for the one row of the embeddings.
+    assert!(
+        (bytes_per_token as f64 - read).abs() < 1024.0,
+        "{read} {bytes_per_token}"
+    );
+    // Without an output of its own the model reads all embeddings once more.
+    let mut tied = Layout::Qwen3Moe.writer();
+    tied.remove_tensor("output.weight");
+    tied.write(&path);
+    let planner = Planner::new(&backend(), &path).unwrap().with_n_ctx(256);
+    let tied = planner.with_model_params(on_cpu());
+    let tied = tied.fit(&Budget::free(0)).unwrap().limits(1e9);
+    let tied = 1e9 / tied.decode.unwrap();
+    assert!((tied - read).abs() < 1024.0, "{tied} {read}");
+    // All of it on a device leaves nothing to read.
+    let on_device = all_on_cpu.with_model_params(ModelParams::default());
+    let on_device = on_device.fit(&Budget::assumed([1 << 40])).unwrap();
+    assert_eq!(on_device.limits(1e9).decode, None);
+    assert_eq!(on_device.limits(f64::NAN).prefill, None);
 }
 
 #[test]
@@ -273,7 +427,7 @@ fn several_threads_plan_at_once() {
 
 #[cfg(feature = "rpc")]
 mod on_a_worker {
-    use llama_moe::{ContextParams, Device, Model, ModelParams, Pattern, Target};
+    use llama_moe::{ContextParams, Device, Model};
 
     use super::support::worker::{second_device, worker};
     use super::*;
@@ -364,6 +518,51 @@ mod on_a_worker {
             .collect();
         let budget = Budget::devices([(devices[0], most[0] - 1000), (devices[1], most[1] - 1000)]);
         check(&path, &planner.fit(&budget).unwrap(), "a little less");
+    }
+
+    #[test]
+    fn devices_keep_the_order_and_the_parts_that_were_given() {
+        let worker = worker();
+        let devices = [worker.device, second_device(&worker)];
+        let (_dir, path) = file(Layout::DeepSeek2);
+        let with = |params: ModelParams| planner(&path, &devices).with_model_params(params);
+        let given = ModelParams::default().with_devices(devices);
+        let names = |plan: &llama_moe::Plan| -> Vec<String> {
+            plan.devices().iter().map(|m| m.name.clone()).collect()
+        };
+        let in_order = devices.map(|device| device.name());
+        let turned = Budget::devices([(devices[1], 1 << 30), (devices[0], 1 << 30)]);
+        let split = given.clone().with_tensor_split([3.0, 1.0]);
+        let plan = with(split.clone()).fit(&turned).unwrap();
+        assert_eq!(names(&plan), in_order);
+        assert_eq!(plan.tensor_split(), [3.0, 1.0]);
+        let line = plan.command_line();
+        let rpc = format!("{},{}", devices[0].description(), devices[1].description());
+        let turned_rpc = format!("{},{}", devices[1].description(), devices[0].description());
+        assert!(
+            line.contains(&format!(" --rpc {rpc} "))
+                || line.contains(&format!(" --rpc {turned_rpc} ")),
+            "{line}"
+        );
+        check(&path, &plan, "three to one");
+        // One of them.
+        let second = Budget::devices([(devices[1], 1 << 30)]);
+        let plan = with(split).fit(&second).unwrap();
+        assert_eq!(names(&plan), in_order[1..]);
+        assert!(plan.tensor_split().is_empty());
+        check(&path, &plan, "the second");
+        // All on one, which is not the first.
+        let main = given.with_split_mode(SplitMode::None).with_main_gpu(1);
+        let plan = with(main.clone())
+            .fit(&Budget::per_device(1 << 30))
+            .unwrap();
+        assert_eq!(names(&plan), in_order[1..]);
+        check(&path, &plan, "the main one");
+        let first = Budget::devices([(devices[0], 1 << 30)]);
+        assert!(matches!(
+            plan_error(with(main).fit(&first)),
+            PlanError::DeviceNotInUse { device } if device == in_order[0]
+        ));
     }
 
     #[test]

@@ -6,10 +6,12 @@ use std::path::Path;
 
 use llama_moe::gguf::synth::{NamedShape, Shape, Synth};
 use llama_moe::{
-    ContextParams, Device, LoadMode, Model, ModelParams, Pattern, Preview, SplitMode, Target,
+    Budget, ContextParams, Device, LoadMode, Model, ModelParams, Pattern, Planner, Preview,
+    SplitMode, Target,
 };
 
 mod support;
+use support::gguf::{GgufWriter, TensorType};
 use support::layouts::Layout;
 use support::{backend, file, on_cpu};
 
@@ -281,4 +283,26 @@ fn what_cannot_be_previewed_is_an_error() {
         Preview::new(&backend, &path, &params).expect_err("a refusal");
     }
     Preview::new(&backend, "no such file.gguf", &on_cpu()).expect_err("no file");
+}
+
+#[test]
+fn files_without_a_model_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    let refused = |file: &GgufWriter, part: &str| {
+        file.write(&path);
+        let error = Preview::new(&backend(), &path, &on_cpu()).expect_err(part);
+        assert!(error.to_string().contains(part), "{error}");
+        let planner = Planner::new(&backend(), &path).unwrap();
+        planner.fit(&Budget::assumed([1 << 30])).expect_err(part);
+    };
+    // Blocks that would take a day to go through, and one more than can be counted.
+    let mut projector = GgufWriter::new("clip");
+    projector.u32("clip.block_count", u32::MAX);
+    projector.random("rope_freqs.weight", &[32], TensorType::F32, 1.0);
+    refused(&projector, "projector");
+    let mut no_layers = Layout::Qwen3Moe.writer();
+    no_layers.remove("qwen3moe.block_count");
+    refused(&no_layers, "qwen3moe.block_count");
+    refused(&support::layouts::vocabulary_only(), "no tensors");
 }

@@ -21,6 +21,6 @@ pub use interrupt::Interrupt;
 pub use log::LogArgs;
 pub use model::{ModelArgs, bundled_model};
 pub use placement::{MemoryReport, PlacementReport, RuleReport, write_placement_svg, write_svg};
-pub use plan::{LimitsReport, PlanReport, PlannedMemoryReport, PlannedRule, VramArgs};
+pub use plan::{LimitsReport, MARGIN, PlanReport, PlannedMemoryReport, PlannedRule, VramArgs};
 pub use progress::ShareBar;
 pub use sampling::SamplingArgs;

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use crate::{Bytes, ContextArgs, ModelArgs, Result};
 
-/// What is left free on each device where nobody says: as llama.cpp's own `--fit` does.
-const MARGIN: u64 = 1 << 30;
+/// Bytes that are left free on each device where nobody says: as llama.cpp's own `--fit` does.
+pub const MARGIN: u64 = 1 << 30;
 
 /// Rules by budget instead of by hand.
 #[derive(Args, Clone, Debug)]

@@ -130,6 +130,22 @@ fn the_bundled_model_is_planned_for_by_default() {
 }
 
 #[test]
+fn rules_of_ones_own_count_towards_the_budget() {
+    let (_dir, path) = support::file(Layout::Qwen3Moe);
+    let args = [
+        path.to_str().unwrap(),
+        "--cpu-moe",
+        "--budget",
+        "1GiB",
+        "--no-limits",
+    ];
+    let said = run("plan", args).success();
+    for part in ["rule 1: all experts", " 1024.0\n"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+}
+
+#[test]
 fn what_cannot_be_is_refused() {
     let (_dir, path) = support::file(Layout::Qwen3Moe);
     let path = path.to_str().unwrap();

@@ -437,7 +437,8 @@ impl ContextParams {
         };
         number("-b", settings.n_batch, default.n_batch);
         number("-ub", settings.n_ubatch, default.n_ubatch);
-        number("-np", settings.n_seq_max, default.n_seq_max);
+        // llama.cpp's server has a default of its own.
+        options.push(format!("-np {}", settings.n_seq_max));
         for (option, raw, default) in [
             ("-ctk", settings.type_k, default.type_k),
             ("-ctv", settings.type_v, default.type_v),

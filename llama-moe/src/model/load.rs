@@ -212,16 +212,26 @@ pub(crate) fn checked_header(source: &ModelSource, params: &ModelParams) -> Resu
 }
 
 /// The same for what looks at tensors only, and so can do without a look at the vocabulary.
+/// What the loader finds first is found here: that there is a model at all.
 pub(crate) fn checked_without_vocab(mut header: Header, params: &ModelParams) -> Result<Header> {
     params.check_kv_overrides()?;
+    let refused = |header: &Header, reason| Error::Load {
+        path: header.paths().first().cloned().unwrap_or_default(),
+        reason,
+    };
     header
         .check_hyper_parameters(params.kv_overrides())
-        .map_err(|reason| Error::Load {
-            path: header.paths().first().cloned().unwrap_or_default(),
-            reason,
-        })?;
+        .map_err(|reason| refused(&header, reason))?;
     header.replace(params.kv_overrides());
-    Ok(header)
+    let architecture = header.architecture();
+    let reason = if architecture == "clip" {
+        "it is a projector, which goes with a model and is none itself".to_owned()
+    } else if header.n_blocks() == 0 {
+        format!("{architecture}.block_count is missing or no number: the file has no layers")
+    } else {
+        return Ok(header);
+    };
+    Err(refused(&header, reason))
 }
 
 /// Holds what was asked against what the loader has done. A rule that took nothing in

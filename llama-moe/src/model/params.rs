@@ -387,6 +387,78 @@ impl ModelParams {
         self.settings.load_mtp
     }
 
+    /// Whether everything is on one device.
+    pub(crate) fn uses_one_device(&self) -> bool {
+        self.settings.split_mode == sys::LLAMA_SPLIT_MODE_NONE
+    }
+
+    /// Whether these parameters say something of certain devices.
+    pub(crate) fn chooses_devices(&self) -> bool {
+        self.devices.is_some() || !self.tensor_split.is_empty() || self.uses_one_device()
+    }
+
+    /// The same for some of the devices that these parameters use, in their order.
+    pub(crate) fn on_devices(&self, backend: &Backend, devices: Vec<Device>) -> Result<Self> {
+        let mut params = self.clone();
+        if !self.tensor_split.is_empty() {
+            let in_use = self.devices_in_use(backend)?.devices;
+            let part = |device: &Device| {
+                let index = in_use.iter().position(|used| used == device)?;
+                self.tensor_split.get(index).copied()
+            };
+            params.tensor_split = match devices.as_slice() {
+                [] | [_] => Vec::new(),
+                several => several.iter().map(|d| part(d).unwrap_or(0.0)).collect(),
+            };
+        }
+        if self.uses_one_device() {
+            params.settings.main_gpu = 0;
+        }
+        params.devices = Some(devices);
+        Ok(params)
+    }
+
+    /// The options of llama.cpp's programs for what decides where weights are, apart from
+    /// devices, layers and rules.
+    pub(crate) fn command_options(&self) -> Vec<String> {
+        let (settings, default) = (&self.settings, ModelSettings::default());
+        let mut options = Vec::new();
+        if settings.no_host {
+            options.push("--no-host".to_owned());
+        }
+        if !settings.use_extra_bufts {
+            options.push("--no-repack".to_owned());
+        }
+        if settings.lazy_mode != default.lazy_mode {
+            let mode = match settings.lazy_mode {
+                sys::LLAMA_LAZY_MODE_OFF => "off",
+                sys::LLAMA_LAZY_MODE_ON => "on",
+                _ => "auto",
+            };
+            options.push(format!("-lzm {mode}"));
+        }
+        options
+    }
+
+    /// The value of an equal `--override-kv` option: fields between commas, quoted as in CSV.
+    pub(crate) fn replaced_metadata(&self) -> Option<String> {
+        let fields = self.kv_overrides.iter().map(|(key, value)| {
+            let field = match value {
+                KvValue::Int(number) => format!("{key}=int:{number}"),
+                KvValue::Float(number) => format!("{key}=float:{number}"),
+                KvValue::Bool(flag) => format!("{key}=bool:{flag}"),
+                KvValue::Text(text) => format!("{key}=str:{text}"),
+            };
+            if field.contains([',', '"']) {
+                format!("\"{}\"", field.replace('"', "\"\""))
+            } else {
+                field
+            }
+        });
+        let fields: Vec<String> = fields.collect();
+        (!fields.is_empty()).then(|| fields.join(","))
+    }
+
     /// The devices that llama.cpp will use, checked.
     pub(crate) fn devices_in_use(&self, backend: &Backend) -> Result<DevicesInUse> {
         let known = backend.devices();
@@ -400,7 +472,7 @@ impl ModelParams {
         for device in &devices {
             device.check_present()?;
         }
-        self.check_tensor_split(&devices)?;
+        self.check_tensor_split(devices.len())?;
         if devices.len() > MAX_DEVICES {
             return Err(Error::Parameter {
                 parameter: "with_devices",
@@ -408,7 +480,7 @@ impl ModelParams {
                 reason: format!("llama.cpp computes on {MAX_DEVICES} at most; name those to use"),
             });
         }
-        if self.settings.split_mode == sys::LLAMA_SPLIT_MODE_NONE {
+        if self.uses_one_device() {
             let main = usize::try_from(self.settings.main_gpu).unwrap_or(usize::MAX);
             match devices.get(main) {
                 Some(&device) => devices = vec![device],
@@ -451,7 +523,7 @@ impl ModelParams {
         }
     }
 
-    fn check_tensor_split(&self, devices: &[Device]) -> Result<()> {
+    pub(crate) fn check_tensor_split(&self, n_devices: usize) -> Result<()> {
         let refuse = |reason: String| {
             Err(Error::Parameter {
                 parameter: "with_tensor_split",
@@ -474,7 +546,7 @@ impl ModelParams {
         }
         // Without a device there is nothing to split. Of several, llama.cpp ignores parts for
         // those it does not have.
-        let n_used = match devices.len() {
+        let n_used = match n_devices {
             0 => self.tensor_split.len(),
             n => n,
         };

@@ -8,7 +8,7 @@ use std::fmt;
 
 use super::machine::{Machine, Side};
 use super::overrides::{OverrideError, TensorOverrides};
-use super::pattern::Pattern;
+use super::pattern::{Pattern, escaped};
 use super::rule::{BlockRange, Rule, Target, Tensors};
 use crate::backend::{Backend, Device, DeviceType};
 use crate::error::{Error, Result};
@@ -203,13 +203,24 @@ impl LoweredOverrides {
     }
 }
 
-/// The value of an equal `-ot` option of llama.cpp, but for commas in patterns, which
-/// it has no way to write.
+/// The value of an equal `-ot` option of llama.cpp. It has no way to write a comma or an equals
+/// sign in a pattern: such a pattern is told by the names of the tensors it takes.
 impl fmt::Display for LoweredOverrides {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, rule) in self.rules.iter().enumerate() {
-            let separator = if index == 0 { "" } else { "," };
-            write!(f, "{separator}{}={}", rule.pattern, rule.found.target)?;
+        let mut separator = "";
+        for rule in &self.rules {
+            let pattern = if rule.pattern.as_str().contains([',', '=']) {
+                let names = rule.found.tensors.iter().map(|name| escaped(name));
+                let names: Vec<String> = names.collect();
+                if names.is_empty() {
+                    continue;
+                }
+                format!("^({})$", names.join("|"))
+            } else {
+                rule.pattern.to_string()
+            };
+            write!(f, "{separator}{pattern}={}", rule.found.target)?;
+            separator = ",";
         }
         Ok(())
     }

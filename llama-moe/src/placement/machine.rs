@@ -123,13 +123,6 @@ impl Machine {
         })
     }
 
-    pub(super) fn n_devices(&self) -> usize {
-        match &self.devices {
-            Devices::Real(devices) => devices.len(),
-            Devices::Assumed(devices) => devices.len(),
-        }
-    }
-
     /// The device whose own memory this is.
     pub(super) fn device_of(&self, buffer_type: BufferType) -> Option<usize> {
         match &self.devices {
@@ -305,6 +298,17 @@ impl Layers {
             .count();
         Side::Device(device.min(self.n_devices - 1))
     }
+
+    /// How many of the first `n_blocks` layers are on each device.
+    pub(super) fn blocks_per_device(&self, n_blocks: u32) -> Vec<u32> {
+        let mut blocks = vec![0; self.n_devices];
+        for block in 0..n_blocks {
+            if let Side::Device(index) = self.side(block) {
+                blocks[index] += 1;
+            }
+        }
+        blocks
+    }
 }
 
 impl TensorInfo {
@@ -337,10 +341,13 @@ fn assumed_size(tensor: &TensorInfo) -> u64 {
         _ if matches!(tensor.kind.as_str(), "f32" | "f16" | "bf16") => 0,
         rest => {
             let row_bytes = tensor.bytes / rows;
-            row_bytes * (ASSUMED_ROW_PADDING - rest) / row
+            row_bytes.saturating_mul(ASSUMED_ROW_PADDING - rest) / row
         }
     };
-    (tensor.bytes + padding).next_multiple_of(ASSUMED_ALIGNMENT)
+    let bytes = tensor.bytes.saturating_add(padding);
+    bytes
+        .checked_next_multiple_of(ASSUMED_ALIGNMENT)
+        .unwrap_or(bytes)
 }
 
 /// What of a model's hyper-parameters decides whether a device can compute with a weight.
@@ -388,6 +395,8 @@ mod tests {
         let sides: Vec<Side> = (0..=3).map(|layer| layers.side(layer)).collect();
         assert_eq!(sides[..2], [Side::Device(0); 2]);
         assert_eq!(sides[2..], [Side::Device(1); 2]);
+        assert_eq!(layers.blocks_per_device(3), [2, 1]);
+        assert_eq!(Layers::new(3, 2, &[1.0, 1.0]).blocks_per_device(3), [1, 0]);
         // A device without a share gets none.
         let layers = Layers::new(3, -1, &[0.0, 1.0]);
         assert!((0..=3).all(|layer| layers.side(layer) == Side::Device(1)));

@@ -87,6 +87,9 @@ pub enum PatternError {
 }
 
 impl Pattern {
+    /// Bytes that a pattern has at most.
+    pub(crate) const MAX_LENGTH: usize = Regex::MAX_LENGTH;
+
     /// Checks and compiles a pattern.
     ///
     /// # Errors
@@ -96,10 +99,10 @@ impl Pattern {
         if pattern.is_empty() {
             return Err(PatternError::Empty);
         }
-        if pattern.len() > Regex::MAX_LENGTH {
+        if pattern.len() > Self::MAX_LENGTH {
             return Err(PatternError::TooLong {
                 length: pattern.len(),
-                max: Regex::MAX_LENGTH,
+                max: Self::MAX_LENGTH,
                 pattern,
             });
         }
@@ -178,15 +181,7 @@ impl Pattern {
         if name.is_empty() {
             return Err(PatternError::Empty);
         }
-        let mut pattern = String::from("^");
-        for character in name.chars() {
-            if r"^$\.*+?()[]{}|/-".contains(character) {
-                pattern.push('\\');
-            }
-            pattern.push(character);
-        }
-        pattern.push('$');
-        Self::new(pattern)
+        Self::new(format!("^{}$", escaped(name)))
     }
 
     /// The regular expression.
@@ -241,6 +236,18 @@ impl TryFrom<&str> for Pattern {
     fn try_from(pattern: &str) -> Result<Self, PatternError> {
         Self::new(pattern)
     }
+}
+
+/// A text as a regular expression that finds just it.
+pub(super) fn escaped(text: &str) -> String {
+    let mut pattern = String::new();
+    for character in text.chars() {
+        if r"^$\.*+?()[]{}|/-".contains(character) {
+            pattern.push('\\');
+        }
+        pattern.push(character);
+    }
+    pattern
 }
 
 /// Finds the first construct that ECMAScript and Rust's `regex` both accept but read

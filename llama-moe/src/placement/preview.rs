@@ -1,6 +1,6 @@
 //! Where every tensor will go, told from the header.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use super::lower::{DevicesInUse, LoweredOverrides, RuleMatch};
@@ -80,7 +80,8 @@ impl Preview {
     ///
     /// # Errors
     /// As [`Model::load`](crate::Model::load) would refuse the file, the parameters or the
-    /// rules. [`Error::Parameter`] for a vocabulary alone, and for
+    /// rules; what it finds only as it builds the model, such as an architecture that is not
+    /// known or a tensor that is missing, is left to it. [`Error::Parameter`] for a vocabulary alone, and for
     /// [`SplitMode::Row`](crate::SplitMode::Row) and [`SplitMode::Tensor`](crate::SplitMode::Tensor),
     /// whose tensors are cut across devices. [`Error::Llama`] with the feature `system`: an
     /// installed llama.cpp does not tell what it uses tensors for.
@@ -165,6 +166,12 @@ impl Preview {
                 tensors.push(TensorPreview::new(tensor, answer, rule, index > 0));
             }
         }
+        if tensors.is_empty() {
+            return Err(Error::Load {
+                path: header.paths().first().cloned().unwrap_or_default(),
+                reason: "it has no tensors that llama.cpp would load".to_owned(),
+            });
+        }
         Ok(Self {
             tensors,
             rules: overrides.matches().cloned().collect(),
@@ -218,24 +225,6 @@ impl Preview {
             .filter(|tensor| tensor.buffer == buffer)
             .map(|tensor| tensor.allocated)
             .sum()
-    }
-}
-
-impl Preview {
-    /// How many blocks have their layers on each device.
-    pub(super) fn blocks_per_device(&self, n_devices: usize) -> Vec<u32> {
-        let mut blocks = vec![BTreeSet::new(); n_devices];
-        for tensor in self.tensors.iter().filter(|tensor| tensor.rule.is_none()) {
-            if let (Some(index), Some(block)) = (tensor.index, tensor.block)
-                && let Some(blocks) = blocks.get_mut(index)
-            {
-                blocks.insert(block);
-            }
-        }
-        let counts = blocks.iter().map(BTreeSet::len);
-        counts
-            .map(|n| u32::try_from(n).unwrap_or(u32::MAX))
-            .collect()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::error::PlanError;
 use crate::backend::{Backend, Device};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::model::ModelParams;
 
 /// How much memory a model and its context may take: of each device, and of the system.
@@ -112,35 +112,47 @@ impl Budget {
                     .collect()
             }
             Devices::Named(named) => {
-                if let Some(allowed) = params.devices() {
-                    let other = named.iter().find(|(device, _)| !allowed.contains(device));
+                let mut named = named.clone();
+                if params.chooses_devices() {
+                    let in_use = in_use()?;
+                    let place = |device: &Device| in_use.iter().position(|used| used == device);
+                    let other = named.iter().find(|(device, _)| place(device).is_none());
                     if let Some((device, _)) = other {
-                        return Err(PlanError::DeviceNotInUse {
-                            device: device.name(),
-                        }
-                        .into());
+                        return Err(not_in_use(device.name()));
                     }
+                    named.sort_by_key(|(device, _)| place(device));
                 }
                 named
                     .iter()
                     .map(|(device, bytes)| DeviceBudget::of(*device, *bytes))
                     .collect()
             }
-            Devices::Assumed(sizes) => sizes
-                .iter()
-                .enumerate()
-                .map(|(index, bytes)| DeviceBudget {
-                    device: None,
-                    name: format!("GPU{index}"),
-                    bytes: *bytes,
-                })
-                .collect(),
+            Devices::Assumed(sizes) => {
+                let budgets = (0..)
+                    .zip(sizes)
+                    .map(|(index, bytes): (u32, _)| DeviceBudget {
+                        device: None,
+                        name: format!("GPU{index}"),
+                        bytes: *bytes,
+                    });
+                budgets.collect()
+            }
         };
+        if self.is_assumed()
+            && params.uses_one_device()
+            && let [_, second, ..] = budgets.as_slice()
+        {
+            return Err(not_in_use(second.name.clone()));
+        }
         for budget in &budgets {
             budget.check()?;
         }
         Ok(budgets)
     }
+}
+
+fn not_in_use(device: String) -> Error {
+    PlanError::DeviceNotInUse { device }.into()
 }
 
 impl DeviceBudget {

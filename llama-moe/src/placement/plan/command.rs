@@ -5,6 +5,9 @@ use super::Plan;
 impl Plan {
     /// The options that make llama.cpp's own programs load the model as this plan does, to be
     /// pasted into a POSIX shell: `-m 'model.gguf' -ngl 49 -ot '…=CPU' -c 8192`.
+    ///
+    /// Blocks for multi-token prediction ([`ModelParams::with_mtp`](crate::ModelParams::with_mtp))
+    /// are the one thing that llama.cpp has no such option for.
     #[must_use]
     pub fn command_line(&self) -> String {
         let mut options = vec![
@@ -12,6 +15,9 @@ impl Plan {
             // llama.cpp's own choice of these would come on top otherwise.
             "-fit off".to_owned(),
         ];
+        if !self.rpc_servers.is_empty() {
+            options.push(format!("--rpc {}", self.rpc_servers.join(",")));
+        }
         let devices: Vec<String> = self
             .devices
             .iter()
@@ -19,6 +25,8 @@ impl Plan {
             .collect();
         if !devices.is_empty() {
             options.push(format!("-dev {}", devices.join(",")));
+        } else if !self.is_estimate {
+            options.push("-dev none".to_owned());
         }
         options.push(format!("-ngl {}", self.n_gpu_layers()));
         if !self.tensor_split().is_empty() {
@@ -34,6 +42,10 @@ impl Plan {
         }
         options.push(format!("-c {}", self.n_ctx));
         options.extend(self.context.command_options());
+        options.extend(self.params.command_options());
+        if let Some(replaced) = self.params.replaced_metadata() {
+            options.push(format!("--override-kv {}", quoted(&replaced)));
+        }
         options.push(format!("-lm {}", self.preview.load_mode()));
         options.join(" ")
     }

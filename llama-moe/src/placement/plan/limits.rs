@@ -1,8 +1,9 @@
 //! The physical limit of a plan: how fast its weights can be read.
 
 use std::hint::black_box;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Plan;
 
@@ -18,7 +19,7 @@ pub struct Limits {
     /// in system memory. `None` where nothing is.
     pub decode: Option<f64>,
     /// Tokens per second of a prompt in pieces of `n_ubatch` tokens, which together read most
-    /// experts once. `None` as above.
+    /// experts once if all are used alike: a router with favourites reads fewer. `None` as above.
     pub prefill: Option<f64>,
 }
 
@@ -27,12 +28,13 @@ impl Plan {
     /// For one that is no positive number there are none.
     #[must_use]
     pub fn limits(&self, host_bandwidth: f64) -> Limits {
-        let (used, n_expert) = match &self.moe {
-            Some(moe) => (f64::from(moe.n_expert_used), f64::from(moe.n_expert.max(1))),
-            None => (1.0, 1.0),
+        let used = match &self.moe {
+            Some(moe) if moe.n_expert > 0 => {
+                (f64::from(moe.n_expert_used) / f64::from(moe.n_expert)).min(1.0)
+            }
+            _ => 1.0,
         };
         let experts = self.host.used.experts as f64;
-        // Embeddings are in system memory always, but only a row of them is read.
         let others = self.host_bytes_of_layers() as f64;
         let time = |share: f64| (experts * share + others) / host_bandwidth;
         let per_second = |tokens: f64, time: f64| {
@@ -40,40 +42,79 @@ impl Plan {
             is_bound.then(|| tokens / time)
         };
         let n_ubatch = f64::from(self.n_ubatch.max(1));
-        let seen = 1.0 - (1.0 - (used / n_expert).min(1.0)).powf(n_ubatch);
+        let seen = 1.0 - (1.0 - used).powf(n_ubatch);
         Limits {
             host_bandwidth,
-            decode: per_second(1.0, time((used / n_expert).min(1.0))),
+            decode: per_second(1.0, time(used)),
             prefill: per_second(n_ubatch, time(seen)),
         }
     }
 }
 
-/// Measures how many bytes per second all cores together read from system memory: the best of
-/// five readings of 256 MiB, in about a fifth of a second.
+/// Measures how many bytes per second all cores together read from system memory, in about a
+/// fifth of a second: the best of five moments while each core reads memory of its own, 256 MiB
+/// together or 16 MiB each, whichever is more. 0 where neither memory nor threads can be had.
 ///
-/// Cores in use by others make it less; read it as of this moment.
+/// Cores in use by others make it less; read it as of this moment, and of a program that is
+/// built with optimisation.
 #[must_use]
 pub fn host_bandwidth() -> f64 {
-    const WORDS: usize = (256 << 20) / size_of::<u64>();
-    const REPETITIONS: usize = 5;
+    const ALL: usize = 256 << 20;
+    const EACH: usize = 16 << 20;
+    const MOMENT: Duration = Duration::from_millis(25);
+    const MOMENTS: usize = 5;
 
     let n_threads = num_cpus::get_physical().max(1);
-    let words: Vec<u64> = (0..WORDS as u64).collect();
-    let part = WORDS.div_ceil(n_threads);
-    let best = (0..REPETITIONS)
-        .map(|_| {
-            let start = Instant::now();
-            thread::scope(|scope| {
-                for part in words.chunks(part) {
-                    scope.spawn(|| {
-                        let sum = part.iter().fold(0u64, |sum, word| sum.wrapping_add(*word));
-                        black_box(sum);
-                    });
-                }
-            });
-            start.elapsed().as_secs_f64()
-        })
-        .fold(f64::INFINITY, f64::min);
-    (WORDS * size_of::<u64>()) as f64 / best.max(f64::MIN_POSITIVE)
+    let n_words = (ALL / n_threads).max(EACH) / size_of::<u64>();
+    let (n_read, n_ready) = (AtomicU64::new(0), AtomicUsize::new(0));
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let start = || {
+            let reader = thread::Builder::new();
+            reader.spawn_scoped(scope, || read(n_words, &n_read, &n_ready, &done))
+        };
+        let readers: Vec<_> = (0..n_threads).map_while(|_| start().ok()).collect();
+        while n_ready.load(Ordering::Relaxed) < readers.len() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let moment = || {
+            let (begin, before) = (Instant::now(), n_read.load(Ordering::Relaxed));
+            thread::sleep(MOMENT);
+            let bytes = n_read.load(Ordering::Relaxed) - before;
+            bytes as f64 / begin.elapsed().as_secs_f64()
+        };
+        let best = (0..MOMENTS).map(|_| moment()).fold(0.0, f64::max);
+        done.store(true, Ordering::Relaxed);
+        best
+    })
+}
+
+/// Reads so many words over and over until all is done, and counts the bytes.
+fn read(n_words: usize, n_read: &AtomicU64, n_ready: &AtomicUsize, done: &AtomicBool) {
+    const PIECE: usize = (256 << 10) / size_of::<u64>();
+
+    let mut words: Vec<u64> = Vec::new();
+    if words.try_reserve_exact(n_words).is_ok() {
+        // Written by the thread that reads it, it is in the memory next to its core.
+        words.extend(0..n_words as u64);
+    }
+    n_ready.fetch_add(1, Ordering::Relaxed);
+    while !words.is_empty() && !done.load(Ordering::Relaxed) {
+        for piece in words.chunks(PIECE) {
+            let sum = piece.iter().fold(0u64, |sum, word| sum.wrapping_add(*word));
+            black_box(sum);
+            n_read.fetch_add(size_of_val(piece) as u64, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn system_memory_is_neither_a_disk_nor_a_register() {
+        let bandwidth = host_bandwidth();
+        assert!((1e8..1e13).contains(&bandwidth), "{bandwidth}");
+    }
 }

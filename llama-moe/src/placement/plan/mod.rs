@@ -40,6 +40,9 @@ pub struct Plan {
     n_ubatch: u32,
     is_estimate: bool,
     overrides: String,
+    /// Endpoints of the workers that llama.cpp has to be told of.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    rpc_servers: Vec<String>,
     preview: Preview,
     #[cfg_attr(feature = "serde", serde(skip))]
     params: ModelParams,
@@ -78,6 +81,9 @@ impl Plan {
     /// Layers on devices, counted from the last; the output layer is one of them.
     #[must_use]
     pub fn n_gpu_layers(&self) -> u32 {
+        if self.devices.is_empty() {
+            return 0;
+        }
         let all = self.n_blocks + 1;
         self.params.fixed_n_gpu_layers().map_or(all, |n| n.min(all))
     }
@@ -136,14 +142,22 @@ impl Plan {
         &self.preview
     }
 
-    /// Bytes in system memory that every token reads, routed experts apart.
+    /// Bytes in system memory that every token reads, routed experts apart. Embeddings are there
+    /// always, but only a row of them is read, unless they are the output too.
     fn host_bytes_of_layers(&self) -> u64 {
-        let tensors = self.preview.tensors().iter();
-        tensors
+        let tensors = self.preview.tensors();
+        let is_output = |name: &str| name == "output.weight";
+        let has_output = tensors.iter().any(|tensor| is_output(&tensor.name));
+        let tied = tensors
+            .iter()
+            .rev()
+            .find(|tensor| tensor.name == "token_embd.weight");
+        let tied = tied.filter(|tensor| !has_output && tensor.is_host);
+        let others = tensors
+            .iter()
             .filter(|tensor| tensor.is_host)
-            .filter(|tensor| !matches!(tensor.role, Role::RoutedExpert | Role::Embedding))
-            .map(|tensor| tensor.bytes)
-            .sum()
+            .filter(|tensor| !matches!(tensor.role, Role::RoutedExpert | Role::Embedding));
+        others.chain(tied).map(|tensor| tensor.bytes).sum()
     }
 }
 

@@ -7,15 +7,15 @@ use super::error::PlanError;
 use super::fill::{ExpertBlock, Filled, expert_blocks, fill};
 use super::usage::{MemoryUse, Usage};
 use super::{Plan, PlannedMemory};
-use crate::backend::Backend;
+use crate::backend::{Backend, Device};
 use crate::context::ContextParams;
 use crate::error::{Error, Result};
 use crate::gguf::{Header, Role};
 use crate::model::{LoadMode, ModelParams, ModelSource, checked_without_vocab};
 use crate::placement::lower::DevicesInUse;
-use crate::placement::machine::{AssumedDevice, Machine};
+use crate::placement::machine::{AssumedDevice, Layers, Machine};
 use crate::placement::preview::{Preview, shares};
-use crate::placement::{DryRun, Pattern, Target};
+use crate::placement::{DryRun, Pattern, Target, TensorOverrides};
 
 /// Plans that are tried after the first one, to use what the last one left.
 const N_REFINEMENTS: usize = 3;
@@ -50,6 +50,8 @@ struct Scene {
     budgets: Vec<DeviceBudget>,
     ram: Option<u64>,
     is_assumed: bool,
+    /// The parameters that were given, for these devices.
+    params: ModelParams,
 }
 
 /// One set of parameters, and what it takes.
@@ -84,7 +86,8 @@ impl Planner {
     }
 
     /// Starts from these parameters. What they fix stays as it is: rules, which come before
-    /// the plan's own, `n_gpu_layers`, the tensor split and the devices.
+    /// the plan's own, `n_gpu_layers`, the tensor split, and the devices with their order. Of
+    /// those that have no budget none is used.
     #[must_use]
     pub fn with_model_params(mut self, params: ModelParams) -> Self {
         self.params = params;
@@ -129,7 +132,7 @@ impl Planner {
 
     /// Finds a plan. Attention, router, shared experts and the KV cache come to the devices
     /// first; what room they leave is filled with experts, whole layers from the last on, then
-    /// single tensors. llama.cpp itself says what context and computation take, in dry runs that
+    /// single tensors. Where not even they fit, fewer layers go to devices, if need be none. llama.cpp itself says what context and computation take, in dry runs that
     /// allocate nothing; for devices that are not at hand that is an estimate.
     ///
     /// With several devices llama.cpp's dry run can be off by a few of the states that go from
@@ -152,10 +155,19 @@ impl Planner {
         if budget.is_assumed() {
             self.check_assumed()?;
         }
+        let budgets = budget.resolve(&self.backend, &self.params)?;
+        let params = if budget.is_assumed() {
+            self.params.check_tensor_split(budgets.len())?;
+            self.params.clone()
+        } else {
+            let devices = budgets.iter().filter_map(|budget| budget.device);
+            self.params.on_devices(&self.backend, devices.collect())?
+        };
         let scene = Scene {
-            budgets: budget.resolve(&self.backend, &self.params)?,
+            budgets,
             ram: budget.ram(&self.backend)?,
             is_assumed: budget.is_assumed(),
+            params,
         };
         let least = self.least(&scene)?;
         let best = self.filled(&scene, least)?;
@@ -164,71 +176,84 @@ impl Planner {
     }
 
     /// The plan with the fewest weights on devices: no experts but those that rules put there.
+    /// A smaller context comes first, if it may be smaller, then fewer layers.
     fn least(&self, scene: &Scene) -> Result<Attempt> {
         let fixed = self.params.fixed_n_gpu_layers();
-        let all = self.header.n_blocks() + 1;
         let n_ctx = self.context.n_ctx();
-        if let Some(min) = self.min_ctx
-            && n_ctx != 0
-            && min > n_ctx
-        {
-            return Err(PlanError::MinContext { min, asked: n_ctx }.into());
+        let mut attempt = self.attempt(scene, fixed, n_ctx, &Filled::default())?;
+        if let Some(min) = self.min_ctx {
+            let asked = if n_ctx == 0 { attempt.n_ctx } else { n_ctx };
+            if min > asked {
+                return Err(PlanError::MinContext { min, asked }.into());
+            }
+            if scene.over(&attempt.usage).is_some() {
+                attempt = self.shrink(scene, attempt, min)?;
+            }
         }
-        let none = Filled::default();
-        let first = self.attempt(scene, fixed, n_ctx, &none)?;
-        let Some(over) = scene.over(&first.usage) else {
-            return Ok(first);
+        if fixed.is_none() {
+            attempt = self.with_fewer_layers(scene, attempt)?;
+        }
+        let Some(over) = scene.over(&attempt.usage) else {
+            return Ok(attempt);
         };
-        if let Some(min) = self.min_ctx
-            && let Some(smaller) = self.shrink(scene, fixed, &first, min)?
-        {
-            return Ok(smaller);
-        }
-        let n_ctx = self.min_ctx.unwrap_or(n_ctx);
-        // Fewer layers on devices, with their attention and KV cache.
-        let mut attempt = first;
-        let mut n_layers = fixed.unwrap_or(all).min(all);
-        while fixed.is_none() && n_layers > 1 {
-            let Some(over) = scene.over(&attempt.usage) else {
-                return Ok(attempt);
-            };
-            let per_layer = attempt.usage.devices_total() / u64::from(n_layers);
-            let fewer = over.short.div_ceil(per_layer.max(1)).max(1);
-            n_layers = n_layers
-                .saturating_sub(u32::try_from(fewer).unwrap_or(u32::MAX))
-                .max(1);
-            attempt = self.attempt(scene, Some(n_layers), n_ctx, &none)?;
-            if n_layers == 1 {
-                break;
+        let hint = if fixed.is_some() || !self.params.overrides().is_empty() {
+            "; rules and layers that were given stay as they are"
+        } else if self.min_ctx.is_none() {
+            "; a smaller context takes less"
+        } else {
+            ""
+        };
+        let what = match attempt.params.fixed_n_gpu_layers() {
+            Some(0) => "what a device takes without any layer (buffers to compute in)",
+            _ => {
+                "what has to be on the device (attention, router, shared experts, KV cache, \
+                 buffers to compute in)"
             }
-        }
-        match scene.over(&attempt.usage) {
-            None => Ok(attempt),
-            Some(_) => {
-                let hint = if fixed.is_some() || !self.params.overrides().is_empty() {
-                    "; rules and layers that were given stay as they are"
-                } else if self.min_ctx.is_none() {
-                    "; a smaller context takes less"
-                } else {
-                    ""
-                };
-                Err(over.error(hint).into())
-            }
-        }
+        };
+        Err(over.error(what, hint).into())
     }
 
-    /// The largest context that fits, if the smallest allowed one does.
-    fn shrink(
-        &self,
-        scene: &Scene,
-        fixed: Option<u32>,
-        large: &Attempt,
-        min: u32,
-    ) -> Result<Option<Attempt>> {
+    /// As many layers on devices as fit, with their attention and KV cache. Where even none
+    /// does, it is with none.
+    fn with_fewer_layers(&self, scene: &Scene, all: Attempt) -> Result<Attempt> {
+        let n_ctx = all.context.n_ctx();
+        let attempt = |n| self.attempt(scene, Some(n), n_ctx, &Filled::default());
+        let mut too_many = self.header.n_blocks().saturating_add(1);
+        let mut n_layers = too_many;
+        let mut best = all;
+        while let Some(over) = scene.over(&best.usage)
+            && n_layers > 0
+        {
+            too_many = n_layers;
+            let per_layer = best.usage.devices_total() / u64::from(n_layers);
+            let fewer = over.short.div_ceil(per_layer.max(1)).max(1);
+            n_layers = n_layers.saturating_sub(u32::try_from(fewer).unwrap_or(u32::MAX));
+            best = attempt(n_layers)?;
+        }
+        if scene.over(&best.usage).is_some() {
+            return Ok(best);
+        }
+        // Layers differ in size, so that may have been some too few.
+        while n_layers + 1 < too_many {
+            let middle = n_layers + (too_many - n_layers) / 2;
+            let more = attempt(middle)?;
+            if scene.over(&more.usage).is_none() {
+                (best, n_layers) = (more, middle);
+            } else {
+                too_many = middle;
+            }
+        }
+        Ok(best)
+    }
+
+    /// The largest context that fits, or the smallest allowed one if that does not fit either.
+    fn shrink(&self, scene: &Scene, large: Attempt, min: u32) -> Result<Attempt> {
+        let fixed = self.params.fixed_n_gpu_layers();
         let none = Filled::default();
-        let small = self.attempt(scene, fixed, min, &none)?;
+        // llama.cpp takes 0 for the largest.
+        let small = self.attempt(scene, fixed, min.max(1), &none)?;
         if scene.over(&small.usage).is_some() {
-            return Ok(None);
+            return Ok(small);
         }
         // What a context takes grows evenly with its tokens, so two sizes tell the others.
         let mut best = small;
@@ -258,7 +283,7 @@ impl Planner {
                 high = n_ctx.saturating_sub(CONTEXT_STEP);
             }
         }
-        Ok(Some(best))
+        Ok(best)
     }
 
     /// Fills what the least plan leaves with experts.
@@ -324,15 +349,11 @@ impl Planner {
         n_ctx: u32,
         filled: &Filled,
     ) -> Result<Attempt> {
-        let mut params = self.params.clone();
+        let mut params = scene.params.clone();
         if let Some(n) = n_gpu_layers {
             params = params.with_n_gpu_layers(n);
         }
-        if !scene.is_assumed {
-            let devices = scene.budgets.iter().filter_map(|budget| budget.device);
-            params = params.with_devices(devices);
-        }
-        if scene.budgets.len() > 1 && self.params.tensor_split().is_empty() {
+        if scene.budgets.len() > 1 && params.tensor_split().is_empty() {
             // In GiB, so that the numbers can be read.
             let shares = scene.budgets.iter().map(|budget| budget.bytes as f64);
             let shares = shares.map(|bytes| (bytes / f64::from(1u32 << 30)) as f32);
@@ -354,10 +375,17 @@ impl Planner {
         params = params.with_load_mode(mode);
         let context = self.context.clone().with_n_ctx(n_ctx);
         let (usage, n_ctx) = if scene.is_assumed {
-            let bare = ModelParams::default().with_devices([]);
-            let run = DryRun::of_header(&self.backend, &self.header, &bare, &context)?;
-            let n_on = preview.blocks_per_device(machine.n_devices());
-            let usage = Usage::estimated(&preview, &run, &n_on, self.header.n_blocks());
+            // What else the parameters say of the model holds on the CPU too.
+            let on_cpu = self
+                .params
+                .clone()
+                .with_devices([])
+                .with_overrides(TensorOverrides::new());
+            let run = DryRun::of_header(&self.backend, &self.header, &on_cpu, &context)?;
+            let layers = Layers::new(self.header.n_blocks(), params.n_gpu_layers(), &shares);
+            let n_loaded = self.header.n_blocks_loaded(params.loads_mtp());
+            let n_on = layers.blocks_per_device(n_loaded);
+            let usage = Usage::estimated(&preview, &run, &n_on, n_loaded);
             (usage, run.n_ctx())
         } else {
             let run = DryRun::of_header(&self.backend, &self.header, &params, &context)?;
@@ -455,8 +483,8 @@ impl Planner {
                 (!names.is_empty()).then(|| format!(r"blk\.{number}\.({})\.", names.join("|")))
             })
             .collect();
-        if !partly.is_empty() {
-            params = params.with_override(Pattern::new(partly.join("|"))?, Target::Cpu);
+        for pattern in alternations(partly, Pattern::MAX_LENGTH) {
+            params = params.with_override(Pattern::new(pattern)?, Target::Cpu);
         }
         Ok(params)
     }
@@ -510,6 +538,7 @@ impl Planner {
         });
         Ok(Plan {
             name: self.header.name(),
+            rpc_servers: self.rpc_servers(scene),
             path: self.header.paths().first().cloned().unwrap_or_default(),
             moe: self.header.moe(),
             n_blocks: self.header.n_blocks(),
@@ -528,6 +557,27 @@ impl Planner {
             params: attempt.params,
             context: attempt.context,
         })
+    }
+}
+
+impl Planner {
+    /// The workers whose devices are used, with those that were added before them: llama.cpp
+    /// numbers the devices in this order.
+    fn rpc_servers(&self, scene: &Scene) -> Vec<String> {
+        let known = self.backend.devices();
+        let is_used = |device: &Device| {
+            let mut budgets = scene.budgets.iter();
+            budgets.any(|budget| budget.device == Some(*device))
+        };
+        let workers = known.iter().filter(|device| device.backend_name() == "RPC");
+        let workers: Vec<&Device> = workers.collect();
+        let n = workers
+            .iter()
+            .rposition(|device| is_used(device))
+            .map_or(0, |last| last + 1);
+        let mut servers: Vec<String> = workers[..n].iter().map(|d| d.description()).collect();
+        servers.dedup();
+        servers
     }
 }
 
@@ -556,10 +606,9 @@ impl Scene {
 }
 
 impl Over {
-    fn error(self, hint: &str) -> PlanError {
+    fn error(self, what: &'static str, hint: &str) -> PlanError {
         PlanError::DoesNotFit {
-            what: "what has to be on the device (attention, router, shared experts, KV cache, \
-                   buffers to compute in)",
+            what,
             memory: self.device,
             needed: self.needed,
             budget: self.budget,
@@ -567,6 +616,21 @@ impl Over {
             hint: hint.to_owned(),
         }
     }
+}
+
+/// Regular expressions joined into as few as their length allows.
+fn alternations(parts: Vec<String>, max_length: usize) -> Vec<String> {
+    let mut joined: Vec<String> = Vec::new();
+    for part in parts {
+        match joined.last_mut() {
+            Some(last) if last.len() + 1 + part.len() <= max_length => {
+                last.push('|');
+                last.push_str(&part);
+            }
+            _ => joined.push(part),
+        }
+    }
+    joined
 }
 
 /// Bytes of experts that are placed on each device.
@@ -591,4 +655,18 @@ fn placed(blocks: &BTreeMap<u32, ExpertBlock>, filled: &Filled, n_devices: usize
 fn total(blocks: &BTreeMap<u32, ExpertBlock>, filled: &Filled) -> u64 {
     let devices = blocks.values().map(|block| block.device + 1).max();
     placed(blocks, filled, devices.unwrap_or(0)).iter().sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn alternations_are_as_long_as_they_may_be() {
+        let parts = || ["aa", "bb", "cc"].map(str::to_owned).to_vec();
+        assert_eq!(alternations(parts(), 8), ["aa|bb|cc"]);
+        assert_eq!(alternations(parts(), 7), ["aa|bb", "cc"]);
+        assert_eq!(alternations(parts(), 2), ["aa", "bb", "cc"]);
+        assert!(alternations(Vec::new(), 8).is_empty());
+    }
 }
