@@ -400,6 +400,13 @@ fn limits_count_what_each_token_reads() {
     let tied = tied.fit(&Budget::free(0)).unwrap().limits(1e9);
     let tied = 1e9 / tied.decode.unwrap();
     assert!((tied - read).abs() < 1024.0, "{tied} {read}");
+    let (_dir, path) = file(Layout::Glm4Moe);
+    let decode = |params: ModelParams| {
+        let planner = Planner::new(&backend(), &path).unwrap().with_n_ctx(256);
+        let plan = planner.with_model_params(params).fit(&Budget::free(0));
+        plan.unwrap().limits(1e9).decode
+    };
+    assert_eq!(decode(on_cpu().with_mtp(true)), decode(on_cpu()));
     // All of it on a device leaves nothing to read.
     let on_device = all_on_cpu.with_model_params(ModelParams::default());
     let on_device = on_device.fit(&Budget::assumed([1 << 40])).unwrap();
