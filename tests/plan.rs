@@ -216,6 +216,36 @@ fn a_context_that_shrinks_in_vain_costs_no_layers() {
 }
 
 #[test]
+fn a_context_shrinks_for_the_systems_memory_too() {
+    let (_dir, path) = file(Layout::DeepSeek2);
+    let planner = |n_ctx| {
+        let planner = Planner::new(&backend(), &path).unwrap().with_n_ctx(n_ctx);
+        planner.with_model_params(on_cpu())
+    };
+    let ram = |bytes| Budget::free(0).with_ram(bytes);
+    let total = |n_ctx| {
+        planner(n_ctx)
+            .fit(&ram(1 << 40))
+            .unwrap()
+            .host()
+            .used
+            .total()
+    };
+    let plan = planner(8192)
+        .with_min_ctx(256)
+        .fit(&ram(total(4096)))
+        .unwrap();
+    assert!((2048..=4096).contains(&plan.n_ctx()), "{}", plan.n_ctx());
+    assert!(plan.host().used.total() <= total(4096));
+    let smallest = total(256);
+    let short = planner(8192).with_min_ctx(256).fit(&ram(smallest - 1));
+    assert!(matches!(
+        plan_error(short),
+        PlanError::DoesNotFit { memory, short: 1, .. } if memory == "system memory"
+    ));
+}
+
+#[test]
 fn what_else_is_said_of_the_model_counts_for_assumed_devices_too() {
     let (_dir, path) = file(Layout::Glm4Moe);
     let planner = Planner::new(&backend(), &path).unwrap().with_n_ctx(0);
