@@ -216,6 +216,36 @@ fn a_context_that_shrinks_in_vain_costs_no_layers() {
 }
 
 #[test]
+fn a_context_shrinks_for_the_systems_memory_too() {
+    let (_dir, path) = file(Layout::DeepSeek2);
+    let planner = |n_ctx| {
+        let planner = Planner::new(&backend(), &path).unwrap().with_n_ctx(n_ctx);
+        planner.with_model_params(on_cpu())
+    };
+    let ram = |bytes| Budget::free(0).with_ram(bytes);
+    let total = |n_ctx| {
+        planner(n_ctx)
+            .fit(&ram(1 << 40))
+            .unwrap()
+            .host()
+            .used
+            .total()
+    };
+    let plan = planner(8192)
+        .with_min_ctx(256)
+        .fit(&ram(total(4096)))
+        .unwrap();
+    assert!((2048..=4096).contains(&plan.n_ctx()), "{}", plan.n_ctx());
+    assert!(plan.host().used.total() <= total(4096));
+    let smallest = total(256);
+    let short = planner(8192).with_min_ctx(256).fit(&ram(smallest - 1));
+    assert!(matches!(
+        plan_error(short),
+        PlanError::DoesNotFit { memory, short: 1, .. } if memory == "system memory"
+    ));
+}
+
+#[test]
 fn what_else_is_said_of_the_model_counts_for_assumed_devices_too() {
     let (_dir, path) = file(Layout::Glm4Moe);
     let planner = Planner::new(&backend(), &path).unwrap().with_n_ctx(0);
@@ -400,6 +430,13 @@ fn limits_count_what_each_token_reads() {
     let tied = tied.fit(&Budget::free(0)).unwrap().limits(1e9);
     let tied = 1e9 / tied.decode.unwrap();
     assert!((tied - read).abs() < 1024.0, "{tied} {read}");
+    let (_dir, path) = file(Layout::Glm4Moe);
+    let decode = |params: ModelParams| {
+        let planner = Planner::new(&backend(), &path).unwrap().with_n_ctx(256);
+        let plan = planner.with_model_params(params).fit(&Budget::free(0));
+        plan.unwrap().limits(1e9).decode
+    };
+    assert_eq!(decode(on_cpu().with_mtp(true)), decode(on_cpu()));
     // All of it on a device leaves nothing to read.
     let on_device = all_on_cpu.with_model_params(ModelParams::default());
     let on_device = on_device.fit(&Budget::assumed([1 << 40])).unwrap();

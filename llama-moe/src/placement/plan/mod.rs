@@ -143,7 +143,8 @@ impl Plan {
     }
 
     /// Bytes in system memory that every token reads, routed experts apart. Embeddings are there
-    /// always, but only a row of them is read, unless they are the output too.
+    /// always, but only a row of them is read, unless they are the output too. Blocks that
+    /// predict further tokens are read when somebody asks for those.
     fn host_bytes_of_layers(&self) -> u64 {
         let tensors = self.preview.tensors();
         let is_output = |name: &str| name == "output.weight";
@@ -156,7 +157,10 @@ impl Plan {
         let others = tensors
             .iter()
             .filter(|tensor| tensor.is_host)
-            .filter(|tensor| !matches!(tensor.role, Role::RoutedExpert | Role::Embedding));
+            .filter(|tensor| {
+                let apart = [Role::RoutedExpert, Role::Embedding, Role::Mtp];
+                !apart.contains(&tensor.role)
+            });
         others.chain(tied).map(|tensor| tensor.bytes).sum()
     }
 }

@@ -169,10 +169,37 @@ impl Planner {
             is_assumed: budget.is_assumed(),
             params,
         };
-        let least = self.least(&scene)?;
-        let best = self.filled(&scene, least)?;
-        self.check_ram(&scene, &best)?;
+        let best = self.best(&scene)?;
+        let best = match self.check_ram(&scene, &best) {
+            Ok(()) => best,
+            Err(short) => self.shrink_for_ram(&scene, best, short)?,
+        };
         self.plan(&scene, best)
+    }
+
+    fn best(&self, scene: &Scene) -> Result<Attempt> {
+        let least = self.least(scene)?;
+        self.filled(scene, least)
+    }
+
+    /// With a context that the system's memory has room for, if it may be so small.
+    fn shrink_for_ram(&self, scene: &Scene, large: Attempt, short: PlanError) -> Result<Attempt> {
+        let (Some(min), Some(ram)) = (self.min_ctx, scene.ram) else {
+            return Err(short.into());
+        };
+        let with_n_ctx = |n_ctx| {
+            let planner = Self {
+                context: self.context.clone().with_n_ctx(n_ctx),
+                min_ctx: None,
+                ..self.clone()
+            };
+            planner.best(scene)
+        };
+        // llama.cpp takes 0 for the largest.
+        let small = with_n_ctx(min.max(1))?;
+        self.check_ram(scene, &small)?;
+        let host = |attempt: &Attempt| vec![(attempt.usage.host.total(), ram)];
+        largest_context(small, large, host, with_n_ctx)
     }
 
     /// The plan with the fewest weights on devices: no experts but those that rules put there.
@@ -249,41 +276,18 @@ impl Planner {
     /// The largest context that fits, or the smallest allowed one if that does not fit either.
     fn shrink(&self, scene: &Scene, large: Attempt, min: u32) -> Result<Attempt> {
         let fixed = self.params.fixed_n_gpu_layers();
-        let none = Filled::default();
+        let attempt = |n_ctx| self.attempt(scene, fixed, n_ctx, &Filled::default());
         // llama.cpp takes 0 for the largest.
-        let small = self.attempt(scene, fixed, min.max(1), &none)?;
+        let small = attempt(min.max(1))?;
         if scene.over(&small.usage).is_some() {
             return Ok(small);
         }
-        // What a context takes grows evenly with its tokens, so two sizes tell the others.
-        let mut best = small;
-        let mut high = large.n_ctx;
-        for _ in 0..N_REFINEMENTS {
-            let span = u64::from(high.saturating_sub(best.n_ctx));
-            let share = scene
-                .budgets
-                .iter()
-                .zip(best.usage.devices.iter().zip(&large.usage.devices))
-                .map(|(budget, (small, large))| {
-                    let room = budget.bytes.saturating_sub(small.total());
-                    let growth = large.total().saturating_sub(small.total()).max(1);
-                    room as f64 / growth as f64
-                })
-                .fold(1.0, f64::min);
-            let large_span = f64::from(large.n_ctx.saturating_sub(best.n_ctx));
-            let more = (share * large_span).min(span as f64) as u32 / CONTEXT_STEP * CONTEXT_STEP;
-            if more == 0 {
-                break;
-            }
-            let n_ctx = best.n_ctx + more;
-            let attempt = self.attempt(scene, fixed, n_ctx, &none)?;
-            if scene.over(&attempt.usage).is_none() {
-                best = attempt;
-            } else {
-                high = n_ctx.saturating_sub(CONTEXT_STEP);
-            }
-        }
-        Ok(best)
+        let devices = |attempt: &Attempt| -> Vec<(u64, u64)> {
+            let used = attempt.usage.devices.iter().map(MemoryUse::total);
+            let budgets = scene.budgets.iter().map(|budget| budget.bytes);
+            used.zip(budgets).collect()
+        };
+        largest_context(small, large, devices, attempt)
     }
 
     /// Fills what the least plan leaves with experts.
@@ -616,6 +620,42 @@ impl Over {
             hint: hint.to_owned(),
         }
     }
+}
+
+/// The largest context between two of which the smaller fits. What a context takes grows about
+/// evenly with its tokens, so two sizes tell those between. `memories` has what is used of
+/// each, and what may be.
+fn largest_context(
+    mut small: Attempt,
+    mut large: Attempt,
+    memories: impl Fn(&Attempt) -> Vec<(u64, u64)>,
+    attempt: impl Fn(u32) -> Result<Attempt>,
+) -> Result<Attempt> {
+    for _ in 0..N_REFINEMENTS {
+        let share = memories(&small)
+            .into_iter()
+            .zip(memories(&large))
+            .map(|((least, budget), (most, _))| {
+                let growth = most.saturating_sub(least).max(1);
+                budget.saturating_sub(least) as f64 / growth as f64
+            })
+            .fold(1.0, f64::min);
+        let span = f64::from(large.n_ctx.saturating_sub(small.n_ctx));
+        let more = (share * span) as u32 / CONTEXT_STEP * CONTEXT_STEP;
+        if more == 0 {
+            break;
+        }
+        let next = attempt(small.n_ctx + more)?;
+        if next.n_ctx >= large.n_ctx {
+            break;
+        }
+        if memories(&next).iter().all(|(used, budget)| used <= budget) {
+            small = next;
+        } else {
+            large = next;
+        }
+    }
+    Ok(small)
 }
 
 /// Regular expressions joined into as few as their length allows.
