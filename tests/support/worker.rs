@@ -11,6 +11,7 @@
 
 use std::io::Read;
 use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -44,6 +45,46 @@ pub fn second_device(_first: &Worker) -> Device {
     SECOND.get_or_init(start).device
 }
 
+/// A worker whose device says that it has 96 GiB, where the system lets it: for dry runs, which
+/// take nothing of it. Tests that use it take turns.
+pub fn large_worker() -> MutexGuard<'static, Worker> {
+    static WORKER: OnceLock<Mutex<Worker>> = OnceLock::new();
+    WORKER
+        .get_or_init(|| Mutex::new(start_large()))
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The device of one more such worker. Whoever uses it has the first one's turn.
+pub fn second_large_device(_first: &Worker) -> Device {
+    static SECOND: OnceLock<Worker> = OnceLock::new();
+    SECOND.get_or_init(start_large).device
+}
+
+fn start_large() -> Worker {
+    let folder = tempfile::tempdir().expect("a scratch folder");
+    let library = cfg!(target_os = "linux").then(|| large_memory(folder.path()));
+    start_with(library.as_deref())
+}
+
+/// What makes a process see a larger memory, compiled.
+fn large_memory(folder: &Path) -> PathBuf {
+    let library = folder.join("large_memory.so");
+    let compiler = env::var("CC").unwrap_or_else(|_| "cc".to_owned());
+    let status = Command::new(&compiler)
+        .args(["-shared", "-fPIC", "-o"])
+        .arg(&library)
+        .arg(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../tests/support/large_memory.c"
+        ))
+        .arg("-ldl")
+        .status();
+    let status = status.unwrap_or_else(|error| panic!("{compiler}: {error}"));
+    assert!(status.success(), "{compiler}: {status}");
+    library
+}
+
 /// A port that nobody listens on just now.
 pub fn free_port() -> u16 {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a loopback port");
@@ -51,8 +92,16 @@ pub fn free_port() -> u16 {
 }
 
 fn start() -> Worker {
+    start_with(None)
+}
+
+fn start_with(preload: Option<&Path>) -> Worker {
     let endpoint = format!("127.0.0.1:{}", free_port());
-    let process = Command::new(env::current_exe().expect("this binary"))
+    let mut command = Command::new(env::current_exe().expect("this binary"));
+    if let Some(library) = preload {
+        command.env("LD_PRELOAD", library);
+    }
+    let process = command
         .args(["--exact", "worker_process", "--nocapture"])
         .env(ENDPOINT, &endpoint)
         .stdin(Stdio::piped())

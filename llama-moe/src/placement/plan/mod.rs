@@ -6,6 +6,7 @@ mod error;
 mod fill;
 mod limits;
 mod planner;
+mod scene;
 mod table;
 mod usage;
 

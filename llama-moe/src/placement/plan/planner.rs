@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::budget::{Budget, DeviceBudget};
+use super::budget::Budget;
 use super::error::PlanError;
 use super::fill::{ExpertBlock, Filled, expert_blocks, fill};
+use super::scene::Scene;
 use super::usage::{MemoryUse, Usage};
 use super::{Plan, PlannedMemory};
 use crate::backend::{Backend, Device};
@@ -12,9 +13,8 @@ use crate::context::ContextParams;
 use crate::error::{Error, Result};
 use crate::gguf::{Header, Role};
 use crate::model::{LoadMode, ModelParams, ModelSource, checked_without_vocab};
-use crate::placement::lower::DevicesInUse;
-use crate::placement::machine::{AssumedDevice, Layers, Machine};
-use crate::placement::preview::{Preview, shares};
+use crate::placement::machine::Layers;
+use crate::placement::preview::Preview;
 use crate::placement::{DryRun, Pattern, Target, TensorOverrides};
 
 /// Plans that are tried after the first one, to use what the last one left.
@@ -45,13 +45,12 @@ pub struct Planner {
     min_ctx: Option<u32>,
 }
 
-/// Devices with their budgets, and where weights go on them.
-struct Scene {
-    budgets: Vec<DeviceBudget>,
-    ram: Option<u64>,
-    is_assumed: bool,
-    /// The parameters that were given, for these devices.
+/// So many layers on devices, and the experts that can be moved there.
+struct Ground {
     params: ModelParams,
+    /// Bytes of weights on each device without further rules.
+    weights: Vec<u64>,
+    blocks: BTreeMap<u32, ExpertBlock>,
 }
 
 /// One set of parameters, and what it takes.
@@ -155,20 +154,7 @@ impl Planner {
         if budget.is_assumed() {
             self.check_assumed()?;
         }
-        let budgets = budget.resolve(&self.backend, &self.params)?;
-        let params = if budget.is_assumed() {
-            self.params.check_tensor_split(budgets.len())?;
-            self.params.clone()
-        } else {
-            let devices = budgets.iter().filter_map(|budget| budget.device);
-            self.params.on_devices(&self.backend, devices.collect())?
-        };
-        let scene = Scene {
-            budgets,
-            ram: budget.ram(&self.backend)?,
-            is_assumed: budget.is_assumed(),
-            params,
-        };
+        let scene = self.scene(budget)?;
         let best = self.best(&scene)?;
         let best = match self.check_ram(&scene, &best) {
             Ok(()) => best,
@@ -177,9 +163,93 @@ impl Planner {
         self.plan(&scene, best)
     }
 
+    fn scene(&self, budget: &Budget) -> Result<Scene> {
+        let budgets = budget.resolve(&self.backend, &self.params)?;
+        let is_assumed = budget.is_assumed();
+        let mut params = if is_assumed {
+            self.params.check_tensor_split(budgets.len())?;
+            self.params.clone()
+        } else {
+            let devices = budgets.iter().filter_map(|budget| budget.device);
+            self.params.on_devices(&self.backend, devices.collect())?
+        };
+        if budgets.len() > 1 && params.tensor_split().is_empty() {
+            // In GiB, so that the numbers can be read.
+            let shares = budgets.iter().map(|budget| budget.bytes as f64);
+            let shares = shares.map(|bytes| (bytes / f64::from(1u32 << 30)) as f32);
+            params = params.with_tensor_split(shares.collect::<Vec<f32>>());
+        }
+        let ram = budget.ram(&self.backend)?;
+        Scene::new(
+            &self.backend,
+            &self.header,
+            budgets,
+            ram,
+            is_assumed,
+            params,
+        )
+    }
+
     fn best(&self, scene: &Scene) -> Result<Attempt> {
-        let least = self.least(scene)?;
-        self.filled(scene, least)
+        if let Some(whole) = self.whole(scene)? {
+            return Ok(whole);
+        }
+        let (ground, least) = self.least(scene)?;
+        self.filled(scene, &ground, least)
+    }
+
+    /// What a plan with so many layers on devices starts from.
+    fn ground(&self, scene: &Scene, n_gpu_layers: Option<u32>) -> Result<Ground> {
+        let mut params = scene.params.clone();
+        if let Some(n) = n_gpu_layers {
+            params = params.with_n_gpu_layers(n);
+        }
+        let overrides = scene.lower(&self.header, &params)?;
+        let preview = scene.preview(&self.header, &params, &overrides, LoadMode::None)?;
+        let experts = preview
+            .tensors()
+            .iter()
+            .filter(|tensor| tensor.role == Role::RoutedExpert && tensor.rule.is_none());
+        let mut weights = vec![0; scene.budgets.len()];
+        for tensor in preview.tensors() {
+            if let Some(weights) = tensor.index.and_then(|index| weights.get_mut(index)) {
+                *weights += tensor.allocated;
+            }
+        }
+        Ok(Ground {
+            weights,
+            blocks: expert_blocks(experts),
+            params,
+        })
+    }
+
+    /// The plan with all experts on devices, if there is room for them.
+    fn whole(&self, scene: &Scene) -> Result<Option<Attempt>> {
+        let ground = self.ground(scene, self.params.fixed_n_gpu_layers())?;
+        let mut budgets = scene.budgets.iter().zip(&ground.weights);
+        if budgets.any(|(budget, weights)| *weights >= budget.bytes) {
+            return Ok(None);
+        }
+        let all = Filled {
+            whole: ground.blocks.keys().copied().collect(),
+            ..Filled::default()
+        };
+        let attempt = self.attempt(scene, &ground, self.context.n_ctx(), &all)?;
+        self.check_min_ctx(&attempt)?;
+        let fits = scene.over(&attempt.usage).is_none();
+        Ok(fits.then_some(attempt))
+    }
+
+    /// `attempt` has a context of the size asked for.
+    fn check_min_ctx(&self, attempt: &Attempt) -> Result<(), PlanError> {
+        let asked = match self.context.n_ctx() {
+            0 => attempt.n_ctx,
+            n => n,
+        };
+        match self.min_ctx {
+            Some(min) if min > asked => Err(PlanError::MinContext { min, asked }),
+            _ => Ok(()),
+        }
     }
 
     /// With a context that the system's memory has room for, if it may be so small.
@@ -204,24 +274,22 @@ impl Planner {
 
     /// The plan with the fewest weights on devices: no experts but those that rules put there.
     /// A smaller context comes first, if it may be smaller, then fewer layers.
-    fn least(&self, scene: &Scene) -> Result<Attempt> {
+    fn least(&self, scene: &Scene) -> Result<(Ground, Attempt)> {
         let fixed = self.params.fixed_n_gpu_layers();
+        let mut ground = self.ground(scene, fixed)?;
         let n_ctx = self.context.n_ctx();
-        let mut attempt = self.attempt(scene, fixed, n_ctx, &Filled::default())?;
-        if let Some(min) = self.min_ctx {
-            let asked = if n_ctx == 0 { attempt.n_ctx } else { n_ctx };
-            if min > asked {
-                return Err(PlanError::MinContext { min, asked }.into());
-            }
-            if scene.over(&attempt.usage).is_some() {
-                attempt = self.shrink(scene, attempt, min)?;
-            }
+        let mut attempt = self.attempt(scene, &ground, n_ctx, &Filled::default())?;
+        self.check_min_ctx(&attempt)?;
+        if let Some(min) = self.min_ctx
+            && scene.over(&attempt.usage).is_some()
+        {
+            attempt = self.shrink(scene, &ground, attempt, min)?;
         }
         if fixed.is_none() {
-            attempt = self.with_fewer_layers(scene, attempt)?;
+            (ground, attempt) = self.with_fewer_layers(scene, ground, attempt)?;
         }
         let Some(over) = scene.over(&attempt.usage) else {
-            return Ok(attempt);
+            return Ok((ground, attempt));
         };
         let hint = if fixed.is_some() || !self.params.overrides().is_empty() {
             "; rules and layers that were given stay as they are"
@@ -242,29 +310,38 @@ impl Planner {
 
     /// As many layers on devices as fit, with their attention and KV cache. Where even none
     /// does, it is with none.
-    fn with_fewer_layers(&self, scene: &Scene, all: Attempt) -> Result<Attempt> {
+    fn with_fewer_layers(
+        &self,
+        scene: &Scene,
+        ground: Ground,
+        all: Attempt,
+    ) -> Result<(Ground, Attempt)> {
         let n_ctx = all.context.n_ctx();
-        let attempt = |n| self.attempt(scene, Some(n), n_ctx, &Filled::default());
+        let attempt = |n| -> Result<(Ground, Attempt)> {
+            let ground = self.ground(scene, Some(n))?;
+            let attempt = self.attempt(scene, &ground, n_ctx, &Filled::default())?;
+            Ok((ground, attempt))
+        };
         let mut too_many = self.header.n_blocks().saturating_add(1);
         let mut n_layers = too_many;
-        let mut best = all;
-        while let Some(over) = scene.over(&best.usage)
+        let mut best = (ground, all);
+        while let Some(over) = scene.over(&best.1.usage)
             && n_layers > 0
         {
             too_many = n_layers;
-            let per_layer = best.usage.devices_total() / u64::from(n_layers);
+            let per_layer = best.1.usage.devices_total() / u64::from(n_layers);
             let fewer = over.short.div_ceil(per_layer.max(1)).max(1);
             n_layers = n_layers.saturating_sub(u32::try_from(fewer).unwrap_or(u32::MAX));
             best = attempt(n_layers)?;
         }
-        if scene.over(&best.usage).is_some() {
+        if scene.over(&best.1.usage).is_some() {
             return Ok(best);
         }
         // Layers differ in size, so that may have been some too few.
         while n_layers + 1 < too_many {
             let middle = n_layers + (too_many - n_layers) / 2;
             let more = attempt(middle)?;
-            if scene.over(&more.usage).is_none() {
+            if scene.over(&more.1.usage).is_none() {
                 (best, n_layers) = (more, middle);
             } else {
                 too_many = middle;
@@ -274,9 +351,8 @@ impl Planner {
     }
 
     /// The largest context that fits, or the smallest allowed one if that does not fit either.
-    fn shrink(&self, scene: &Scene, large: Attempt, min: u32) -> Result<Attempt> {
-        let fixed = self.params.fixed_n_gpu_layers();
-        let attempt = |n_ctx| self.attempt(scene, fixed, n_ctx, &Filled::default());
+    fn shrink(&self, scene: &Scene, ground: &Ground, large: Attempt, min: u32) -> Result<Attempt> {
+        let attempt = |n_ctx| self.attempt(scene, ground, n_ctx, &Filled::default());
         // llama.cpp takes 0 for the largest.
         let small = attempt(min.max(1))?;
         if scene.over(&small.usage).is_some() {
@@ -291,15 +367,8 @@ impl Planner {
     }
 
     /// Fills what the least plan leaves with experts.
-    fn filled(&self, scene: &Scene, least: Attempt) -> Result<Attempt> {
-        let with_all = self.preview_with_all(scene, &least)?;
-        let blocks = expert_blocks(
-            with_all
-                .tensors()
-                .iter()
-                .filter(|tensor| tensor.role == Role::RoutedExpert && tensor.rule.is_none()),
-        );
-        let fixed = least.params.fixed_n_gpu_layers();
+    fn filled(&self, scene: &Scene, ground: &Ground, least: Attempt) -> Result<Attempt> {
+        let blocks = &ground.blocks;
         let n_ctx = least.context.n_ctx();
         // What is on devices apart from the experts that are placed here.
         let mut others: Vec<u64> = least.usage.devices.iter().map(MemoryUse::total).collect();
@@ -312,69 +381,37 @@ impl Planner {
                 .zip(&others)
                 .map(|(budget, others)| budget.saturating_sub(*others))
                 .collect();
-            let filled = fill(&blocks, &room);
+            let filled = fill(blocks, &room);
             if tried.contains(&filled) {
                 break;
             }
             tried.push(filled.clone());
-            let attempt = self.attempt(scene, fixed, n_ctx, &filled)?;
-            let placed = placed(&blocks, &filled, room.len());
+            let attempt = self.attempt(scene, ground, n_ctx, &filled)?;
+            let placed = placed(blocks, &filled, room.len());
             for ((others, used), placed) in
                 others.iter_mut().zip(&attempt.usage.devices).zip(placed)
             {
                 *others = used.total().saturating_sub(placed);
             }
             let fits = scene.over(&attempt.usage).is_none();
-            if fits && total(&blocks, &filled) > total(&blocks, &best_filled) {
+            if fits && total(blocks, &filled) > total(blocks, &best_filled) {
                 (best, best_filled) = (attempt, filled);
             }
         }
         Ok(best)
     }
 
-    /// Where everything would be without rules of the plan's own.
-    fn preview_with_all(&self, scene: &Scene, like: &Attempt) -> Result<Preview> {
-        let params = like
-            .params
-            .clone()
-            .with_overrides(self.params.overrides().clone());
-        let (machine, in_use, shares) = self.machine(scene, &params)?;
-        let overrides = params
-            .overrides()
-            .lower_for(&self.header, params.loads_mtp(), &in_use)?;
-        let mode = LoadMode::from_raw(params.choose_load_mode(&overrides, &in_use));
-        Preview::on(&machine, &self.header, &params, &shares, &overrides, mode)
-    }
-
     fn attempt(
         &self,
         scene: &Scene,
-        n_gpu_layers: Option<u32>,
+        ground: &Ground,
         n_ctx: u32,
         filled: &Filled,
     ) -> Result<Attempt> {
-        let mut params = scene.params.clone();
-        if let Some(n) = n_gpu_layers {
-            params = params.with_n_gpu_layers(n);
-        }
-        if scene.budgets.len() > 1 && params.tensor_split().is_empty() {
-            // In GiB, so that the numbers can be read.
-            let shares = scene.budgets.iter().map(|budget| budget.bytes as f64);
-            let shares = shares.map(|bytes| (bytes / f64::from(1u32 << 30)) as f32);
-            params = params.with_tensor_split(shares.collect::<Vec<f32>>());
-        }
-        let (machine, in_use, shares) = self.machine(scene, &params)?;
-        params = self.with_rules(params, &machine, &in_use, &shares, filled)?;
-        let overrides = params
-            .overrides()
-            .lower_for(&self.header, params.loads_mtp(), &in_use)?;
-        let mode = if scene.is_assumed && overrides.bytes_to_cpu() > 0 {
-            // As beside a device that is at hand, where the memory allows it.
-            LoadMode::None
-        } else {
-            LoadMode::from_raw(params.choose_load_mode(&overrides, &in_use))
-        };
-        let preview = Preview::on(&machine, &self.header, &params, &shares, &overrides, mode)?;
+        let mut params = self.with_rules(ground, filled)?;
+        let overrides = scene.lower(&self.header, &params)?;
+        let mode = scene.load_mode(&params, &overrides);
+        let preview = scene.preview(&self.header, &params, &overrides, mode)?;
         // The choice hangs on what memory is free just now, and the plan on the choice.
         params = params.with_load_mode(mode);
         let context = self.context.clone().with_n_ctx(n_ctx);
@@ -386,7 +423,7 @@ impl Planner {
                 .with_devices([])
                 .with_overrides(TensorOverrides::new());
             let run = DryRun::of_header(&self.backend, &self.header, &on_cpu, &context)?;
-            let layers = Layers::new(self.header.n_blocks(), params.n_gpu_layers(), &shares);
+            let layers = Layers::new(self.header.n_blocks(), params.n_gpu_layers(), &scene.shares);
             let n_loaded = self.header.n_blocks_loaded(params.loads_mtp());
             let n_on = layers.blocks_per_device(n_loaded);
             let usage = Usage::estimated(&preview, &run, &n_on, n_loaded);
@@ -407,65 +444,15 @@ impl Planner {
         })
     }
 
-    fn machine(
-        &self,
-        scene: &Scene,
-        params: &ModelParams,
-    ) -> Result<(Machine, DevicesInUse, Vec<f32>)> {
-        if scene.is_assumed {
-            let in_use = params
-                .clone()
-                .with_devices([])
-                .devices_in_use(&self.backend)?;
-            let devices = scene.budgets.iter().map(|budget| AssumedDevice {
-                name: budget.name.clone(),
-            });
-            let machine = Machine::assumed(&self.header, devices.collect())?;
-            let mut shares = params.tensor_split().to_vec();
-            shares.resize(
-                scene.budgets.len(),
-                if shares.is_empty() { 1.0 } else { 0.0 },
-            );
-            return Ok((machine, in_use, shares));
-        }
-        let in_use = params.devices_in_use(&self.backend)?;
-        let shares = shares(params, &in_use);
-        // As the dry run loads it, and as buffers that are read into have it.
-        let machine = Machine::real(&self.header, params, &in_use, LoadMode::None)?;
-        Ok((machine, in_use, shares))
-    }
-
     /// Adds rules that keep on the CPU what is not filled in.
-    fn with_rules(
-        &self,
-        params: ModelParams,
-        machine: &Machine,
-        in_use: &DevicesInUse,
-        shares: &[f32],
-        filled: &Filled,
-    ) -> Result<ModelParams> {
-        let overrides = params
-            .overrides()
-            .lower_for(&self.header, params.loads_mtp(), in_use)?;
-        let preview = Preview::on(
-            machine,
-            &self.header,
-            &params,
-            shares,
-            &overrides,
-            LoadMode::None,
-        )?;
-        let experts = preview
-            .tensors()
-            .iter()
-            .filter(|tensor| tensor.role == Role::RoutedExpert && tensor.rule.is_none());
-        let blocks = expert_blocks(experts);
+    fn with_rules(&self, ground: &Ground, filled: &Filled) -> Result<ModelParams> {
+        let blocks = &ground.blocks;
         let on_cpu: Vec<u32> = blocks
             .keys()
             .filter(|block| !filled.whole.contains(block) && !filled.parts.contains_key(block))
             .copied()
             .collect();
-        let mut params = params;
+        let mut params = ground.params.clone();
         if let (Some(first), Some(last)) = (on_cpu.first(), on_cpu.last()) {
             let between = |block: &u32| first <= block && block <= last;
             let n_between = blocks.keys().filter(|block| between(block)).count();
@@ -528,7 +515,7 @@ impl Planner {
 
     fn plan(&self, scene: &Scene, attempt: Attempt) -> Result<Plan> {
         // Sizes were counted for buffers that the file is read into; it may be mapped.
-        let preview = if scene.is_assumed {
+        let preview = if scene.is_assumed || attempt.preview.load_mode() == LoadMode::None {
             attempt.preview
         } else {
             Preview::of_header(&self.backend, &self.header, &attempt.params)?
@@ -582,43 +569,6 @@ impl Planner {
         let mut servers: Vec<String> = workers[..n].iter().map(|d| d.description()).collect();
         servers.dedup();
         servers
-    }
-}
-
-/// What is over its budget the most.
-struct Over {
-    device: String,
-    needed: u64,
-    budget: u64,
-    short: u64,
-}
-
-impl Scene {
-    fn over(&self, usage: &Usage) -> Option<Over> {
-        self.budgets
-            .iter()
-            .zip(&usage.devices)
-            .filter(|(budget, used)| used.total() > budget.bytes)
-            .map(|(budget, used)| Over {
-                device: budget.name.clone(),
-                needed: used.total(),
-                budget: budget.bytes,
-                short: used.total() - budget.bytes,
-            })
-            .max_by_key(|over| over.short)
-    }
-}
-
-impl Over {
-    fn error(self, what: &'static str, hint: &str) -> PlanError {
-        PlanError::DoesNotFit {
-            what,
-            memory: self.device,
-            needed: self.needed,
-            budget: self.budget,
-            short: self.short,
-            hint: hint.to_owned(),
-        }
     }
 }
 

@@ -1,0 +1,267 @@
+//! What previews and plans say of the published shapes is what llama.cpp's own dry run counts.
+#![cfg(feature = "rpc")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use llama_moe::gguf::Header;
+use llama_moe::gguf::synth::{NamedShape, Synth};
+use llama_moe::{
+    Budget, ContextParams, Device, DryRun, Error, LoadMode, MemoryEntry, ModelParams, Pattern,
+    Plan, PlanError, Planner, Preview, Target, TensorOverrides,
+};
+
+mod support;
+use support::backend;
+use support::worker::{large_worker, second_large_device, serve_if_asked};
+
+const N_CTX: u32 = 4096;
+
+/// More system memory than any of the shapes takes.
+const RAM: u64 = 1 << 50;
+
+#[test]
+fn worker_process() {
+    serve_if_asked();
+}
+
+/// The headers of all shapes, in sparse files.
+struct Shapes {
+    models: Vec<(NamedShape, Header)>,
+    _folder: tempfile::TempDir,
+}
+
+/// Written once for all tests that run at a time.
+fn shapes() -> Arc<Shapes> {
+    static SHAPES: Mutex<Weak<Shapes>> = Mutex::new(Weak::new());
+    let mut held = SHAPES.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(shapes) = held.upgrade() {
+        return shapes;
+    }
+    let folder = tempfile::tempdir().expect("a scratch folder");
+    let models = NamedShape::ALL.map(|shape| {
+        let path = folder.path().join(format!("{shape}.gguf"));
+        Synth::new(shape).sparse().write(&path).expect("a file");
+        (shape, Header::read(&path).expect("a header"))
+    });
+    let shapes = Arc::new(Shapes {
+        models: models.into(),
+        _folder: folder,
+    });
+    *held = Arc::downgrade(&shapes);
+    shapes
+}
+
+/// The rules of the matrix.
+fn rules(header: &Header) -> Vec<(&'static str, TensorOverrides)> {
+    let n_blocks = header.n_blocks() - header.n_mtp_blocks();
+    let n_moe = header.moe().expect("experts").moe_layers.len() as u32;
+    let odd = Pattern::new(r"blk\.\d*[13579]\.ffn_(up|gate)_exps").expect("a pattern");
+    let none = TensorOverrides::new;
+    vec![
+        ("no rules", none()),
+        ("cpu_moe_all", none().with_cpu_moe_all()),
+        // Where the first block is dense there is nothing to move.
+        ("n_cpu_moe 1", none().with_n_cpu_moe(1).allow_unmatched()),
+        ("n_cpu_moe half", none().with_n_cpu_moe(n_blocks / 2)),
+        ("n_cpu_moe all", none().with_n_cpu_moe(n_blocks)),
+        ("the last quarter", none().with_cpu_moe_last(n_moe / 4)),
+        ("a custom rule", none().with_override(odd, Target::Cpu)),
+    ]
+}
+
+fn dry_run(header: &Header, model: &ModelParams, context: &ContextParams) -> DryRun {
+    DryRun::of_header(&backend(), header, model, context).expect("a dry run")
+}
+
+/// Holds a preview against the loader's own count, buffer by buffer.
+fn check_preview(header: &Header, params: &ModelParams, what: &str) {
+    let context = ContextParams::default().with_n_ctx(256);
+    // As dry runs place weights.
+    let params = params.clone().with_load_mode(LoadMode::None);
+    let preview = Preview::of_header(&backend(), header, &params)
+        .unwrap_or_else(|error| panic!("{what}: {error}"));
+    let mut counted: BTreeMap<String, u64> = BTreeMap::new();
+    for entry in dry_run(header, &params, &context).entries() {
+        *counted.entry(entry.buffer.clone()).or_default() += entry.model;
+    }
+    let sums = preview.sums().into_iter();
+    let buffers: BTreeSet<String> = sums
+        .map(|sum| sum.buffer)
+        .chain(counted.keys().cloned())
+        .collect();
+    for buffer in &buffers {
+        let is = counted.get(buffer).copied().unwrap_or(0);
+        assert_eq!(preview.allocated(buffer), is, "{what}: {buffer}");
+    }
+}
+
+#[test]
+fn previews_on_one_device() {
+    let worker = large_worker();
+    for (shape, header) in &shapes().models {
+        let params = ModelParams::default().with_devices([worker.device]);
+        let partial = params.clone().with_n_gpu_layers(header.n_blocks() / 2);
+        for (rule, overrides) in rules(header) {
+            for (layers, params) in [("all layers", &params), ("half of the layers", &partial)] {
+                let params = params.clone().with_overrides(overrides.clone());
+                check_preview(header, &params, &format!("{shape}, {rule}, {layers}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn previews_on_two_devices() {
+    let worker = large_worker();
+    let devices = [worker.device, second_large_device(&worker)];
+    for (shape, header) in &shapes().models {
+        let last = header.moe().expect("experts").moe_layers;
+        let last = last[last.len() - 1];
+        let mut rules = rules(header);
+        let moved = TensorOverrides::new().with_moe_layers_on(last - 1..=last, devices[0]);
+        rules.push(("the last layers on the first device", moved));
+        for (rule, overrides) in rules {
+            for split in [[1.0, 1.0], [3.0, 1.0]] {
+                let params = ModelParams::default()
+                    .with_devices(devices)
+                    .with_tensor_split(split)
+                    .with_overrides(overrides.clone());
+                check_preview(header, &params, &format!("{shape}, {rule}, {split:?}"));
+            }
+        }
+    }
+}
+
+/// Bytes of model, context and computing.
+type Bytes = [u64; 3];
+
+fn sum<'a>(entries: impl Iterator<Item = &'a MemoryEntry>) -> Bytes {
+    entries.fold([0; 3], |[model, context, compute], entry| {
+        [
+            model + entry.model,
+            context + entry.context,
+            compute + entry.compute,
+        ]
+    })
+}
+
+/// The first to the byte, the others within 1 %.
+fn check_memory(said: Bytes, is: Bytes, what: &str) {
+    assert_eq!(said[0], is[0], "{what}: weights");
+    for (index, part) in [(1, "KV cache"), (2, "compute")] {
+        let (said, is) = (said[index], is[index]);
+        assert!(said.abs_diff(is) * 100 <= is, "{what}: {part} {said}, {is}");
+    }
+}
+
+/// Holds a plan against a dry run with its parameters.
+fn check_plan(plan: &Plan, header: &Header, rules: &TensorOverrides, what: &str) {
+    let planned = plan.model_params().overrides().rules();
+    assert_eq!(planned[..rules.len()], *rules.rules(), "{what}");
+    assert!(!plan.is_estimate(), "{what}");
+    let run = dry_run(header, plan.model_params(), plan.context_params());
+    assert_eq!(run.n_ctx(), plan.n_ctx(), "{what}");
+    for memory in plan.devices() {
+        let device = memory.device.expect("a device");
+        let entries = run.entries().iter();
+        let is = sum(entries.filter(|entry| entry.device == Some(device)));
+        let used = memory.used;
+        let said = [used.weights, used.context, used.compute];
+        check_memory(said, is, &format!("{what}, {}", memory.name));
+        let budget = memory.budget.expect("a budget");
+        assert!(is.iter().sum::<u64>() <= budget, "{what}: {is:?}, {budget}");
+    }
+    // Repacked weights are no plain host memory, but system memory all the same.
+    let on_any = |entry: &&MemoryEntry| {
+        let mut devices = plan.devices().iter();
+        devices.any(|memory| memory.device == entry.device)
+    };
+    let is = sum(run.entries().iter().filter(|entry| !on_any(entry)));
+    let used = plan.host().used;
+    let said = [used.weights, used.context, used.compute];
+    check_memory(said, is, &format!("{what}, host"));
+}
+
+fn planner(header: &Header, rules: &TensorOverrides) -> Planner {
+    let params = ModelParams::default().with_overrides(rules.clone());
+    Planner::of_header(&backend(), header.clone())
+        .with_model_params(params)
+        .with_n_ctx(N_CTX)
+}
+
+/// Plans for all shapes and rules, with each of these budgets in GiB that the devices have.
+fn check_plans<const N: usize>(devices: [Device; N], budgets: &[[u64; N]]) {
+    for (shape, header) in &shapes().models {
+        for (rule, overrides) in rules(header) {
+            for sizes in budgets {
+                let of_devices = devices.iter().zip(sizes);
+                if of_devices
+                    .clone()
+                    .any(|(device, gib)| device.memory().total < gib << 30)
+                {
+                    continue;
+                }
+                let of_devices = of_devices.map(|(device, gib)| (*device, gib << 30));
+                let budget = Budget::devices(of_devices).with_ram(RAM);
+                let what = format!("{shape}, {rule}, {sizes:?} GiB");
+                let planner = planner(header, &overrides);
+                let plan = planner.fit(&budget);
+                let plan = plan.unwrap_or_else(|error| panic!("{what}: {error}"));
+                check_plan(&plan, header, &overrides, &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn plans_for_one_device() {
+    let worker = large_worker();
+    check_plans([worker.device], &[[8], [12], [24], [80]]);
+}
+
+#[test]
+fn plans_for_two_devices() {
+    let worker = large_worker();
+    let devices = [worker.device, second_large_device(&worker)];
+    check_plans(devices, &[[12, 12], [24, 8]]);
+}
+
+#[test]
+fn a_second_plan_is_the_first() {
+    let worker = large_worker();
+    for (shape, header) in &shapes().models {
+        for gib in [8, 12] {
+            let budget = Budget::devices([(worker.device, gib << 30)]).with_ram(RAM);
+            let planner = planner(header, &TensorOverrides::new());
+            let plans = [0, 1].map(|_| planner.fit(&budget).expect("a plan"));
+            let [first, second] = plans.each_ref().map(Plan::to_string);
+            assert_eq!(first, second, "{shape}, {gib} GiB");
+            let [first, second] = plans.each_ref().map(Plan::command_line);
+            assert_eq!(first, second, "{shape}, {gib} GiB");
+        }
+    }
+}
+
+#[test]
+fn rules_that_cannot_fit_are_told() {
+    let worker = large_worker();
+    let device = worker.device;
+    let budget = Budget::devices([(device, 8 << 30)]).with_ram(RAM);
+    for (shape, header) in &shapes().models {
+        let rules = TensorOverrides::new().with_moe_layers_on(.., device);
+        match planner(header, &rules).fit(&budget) {
+            Err(Error::Plan(PlanError::DoesNotFit {
+                needed,
+                budget,
+                short,
+                ..
+            })) => {
+                assert!(needed > header.moe().expect("experts").expert_bytes_total());
+                assert_eq!((budget, short), (8 << 30, needed - (8 << 30)), "{shape}");
+            }
+            Err(error) => panic!("{shape}: {error}"),
+            Ok(plan) => panic!("{shape}: {plan}"),
+        }
+    }
+}
