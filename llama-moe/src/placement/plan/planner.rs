@@ -62,6 +62,7 @@ struct Attempt {
     command: String,
     usage: Usage,
     n_ctx: u32,
+    n_ubatch: u32,
 }
 
 impl Planner {
@@ -368,17 +369,17 @@ impl Planner {
         let overrides = params
             .overrides()
             .lower_for(&self.header, params.loads_mtp(), &in_use)?;
-        let mode = if scene.is_assumed && overrides.bytes_to_cpu() > 0 {
+        let chosen = LoadMode::from_raw(params.choose_load_mode(&overrides, &in_use));
+        let mode = match params.fixed_load_mode() {
             // As beside a device that is at hand, where the memory allows it.
-            LoadMode::None
-        } else {
-            LoadMode::from_raw(params.choose_load_mode(&overrides, &in_use))
+            None if scene.is_assumed && overrides.bytes_to_cpu() > 0 => LoadMode::None,
+            _ => chosen,
         };
         let preview = Preview::on(&machine, &self.header, &params, &shares, &overrides, mode)?;
         // The choice hangs on what memory is free just now, and the plan on the choice.
         params = params.with_load_mode(mode);
         let context = self.context.clone().with_n_ctx(n_ctx);
-        let (usage, n_ctx) = if scene.is_assumed {
+        let (usage, run) = if scene.is_assumed {
             // What else the parameters say of the model holds on the CPU too.
             let on_cpu = self
                 .params
@@ -390,12 +391,12 @@ impl Planner {
             let n_loaded = self.header.n_blocks_loaded(params.loads_mtp());
             let n_on = layers.blocks_per_device(n_loaded);
             let usage = Usage::estimated(&preview, &run, &n_on, n_loaded);
-            (usage, run.n_ctx())
+            (usage, run)
         } else {
             let run = DryRun::of_header(&self.backend, &self.header, &params, &context)?;
             let devices = scene.budgets.iter().filter_map(|budget| budget.device);
             let usage = Usage::of(&preview, &run, &devices.collect::<Vec<_>>());
-            (usage, run.n_ctx())
+            (usage, run)
         };
         Ok(Attempt {
             params,
@@ -403,7 +404,8 @@ impl Planner {
             preview,
             command: overrides.to_string(),
             usage,
-            n_ctx,
+            n_ctx: run.n_ctx(),
+            n_ubatch: run.n_ubatch(),
         })
     }
 
@@ -554,7 +556,7 @@ impl Planner {
                 used: attempt.usage.host,
             },
             n_ctx: attempt.n_ctx,
-            n_ubatch: attempt.context.n_ubatch(),
+            n_ubatch: attempt.n_ubatch,
             is_estimate: scene.is_assumed,
             overrides: attempt.command,
             preview,
