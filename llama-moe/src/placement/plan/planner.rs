@@ -232,10 +232,10 @@ impl Planner {
             ""
         };
         let what = match attempt.params.fixed_n_gpu_layers() {
-            Some(0) => "what a device takes without any layer (buffers to compute in)",
+            Some(0) => "the buffers that a device computes in without any layer",
             _ => {
-                "what has to be on the device (attention, router, shared experts, KV cache, \
-                 buffers to compute in)"
+                "the parts that have to be on the device (attention, router, shared experts, KV \
+                 cache, buffers to compute in)"
             }
         };
         Err(over.error(what, hint).into())
