@@ -4,8 +4,8 @@ use std::path::Path;
 use std::thread;
 
 use llama_moe::{
-    Budget, Error, KvOverride, LazyMode, ModelParams, Pattern, PlanError, Planner, SplitMode,
-    Target,
+    Budget, Error, KvOverride, LazyMode, LoadMode, ModelParams, Pattern, PlanError, Planner,
+    SplitMode, Target,
 };
 
 mod support;
@@ -292,6 +292,12 @@ fn the_command_line_says_all_that_the_plan_does() {
     ] {
         has(&line_with_settings, part);
     }
+    let mapped = ModelParams::default().with_cpu_moe_all();
+    has(&line(mapped.clone(), assumed()), " -lm none");
+    has(
+        &line(mapped.with_load_mode(LoadMode::Mmap), assumed()),
+        " -lm mmap",
+    );
     // `-ot` can write neither of these patterns.
     let tensors = r"^(blk\.1\.ffn_up_exps\.weight)$=CPU";
     for pattern in [r"^blk\.[1]{1,1}\.ffn_up_exps", r"blk\.1\.(?=ffn_up_exps)"] {
@@ -421,6 +427,12 @@ fn limits_count_what_each_token_reads() {
         (bytes_per_token as f64 - read).abs() < 1024.0,
         "{read} {bytes_per_token}"
     );
+    // 0 tokens at once are as many as a batch has.
+    let prefill = |n| {
+        let plan = all_on_cpu.clone().with_n_ubatch(n).fit(&Budget::free(0));
+        plan.unwrap().limits(1e9).prefill
+    };
+    assert_eq!(prefill(0), prefill(1 << 20));
     // Without an output of its own the model reads all embeddings once more.
     let mut tied = Layout::Qwen3Moe.writer();
     tied.remove_tensor("output.weight");

@@ -421,10 +421,6 @@ impl ContextParams {
         self.settings.n_ctx
     }
 
-    pub(crate) fn n_ubatch(&self) -> u32 {
-        self.settings.n_ubatch
-    }
-
     /// The options of llama.cpp's programs for what decides how much memory a context takes,
     /// its size apart.
     pub(crate) fn command_options(&self) -> Vec<String> {

@@ -372,6 +372,11 @@ impl ModelParams {
         u32::try_from(self.settings.n_gpu_layers).ok()
     }
 
+    /// The load mode, if one was set.
+    pub(crate) fn fixed_load_mode(&self) -> Option<LoadMode> {
+        self.load_mode
+    }
+
     /// `no_host` and `use_extra_bufts`: what system memory weights can be in.
     pub(crate) fn host_choices(&self) -> (bool, bool) {
         (self.settings.no_host, self.settings.use_extra_bufts)

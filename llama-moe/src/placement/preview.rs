@@ -1,6 +1,5 @@
 //! Where every tensor will go, told from the header.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
 use super::lower::{DevicesInUse, LoweredOverrides, RuleMatch};
@@ -201,18 +200,8 @@ impl Preview {
     /// [`Placement::sums`](super::Placement::sums), `bytes` are those of the tensors' data.
     #[must_use]
     pub fn sums(&self) -> Vec<PlacementSum> {
-        let mut sums: BTreeMap<&str, PlacementSum> = BTreeMap::new();
-        for tensor in &self.tensors {
-            let sum = sums.entry(&tensor.buffer).or_insert_with(|| PlacementSum {
-                buffer: tensor.buffer.clone(),
-                is_host: tensor.is_host,
-                n_tensors: 0,
-                bytes: 0,
-            });
-            sum.n_tensors += 1;
-            sum.bytes += tensor.bytes;
-        }
-        sums.into_values().collect()
+        let tensors = self.tensors.iter();
+        PlacementSum::all(tensors.map(|tensor| (&*tensor.buffer, tensor.is_host, tensor.bytes)))
     }
 
     /// Bytes that the weights take in a buffer type, with what it adds to each for alignment:

@@ -118,6 +118,24 @@ pub struct PlacementSum {
     pub bytes: u64,
 }
 
+impl PlacementSum {
+    /// Of tensors, given by buffer type, whether that is system memory, and bytes.
+    pub(super) fn all<'a>(tensors: impl Iterator<Item = (&'a str, bool, u64)>) -> Vec<Self> {
+        let mut sums: BTreeMap<&str, Self> = BTreeMap::new();
+        for (buffer, is_host, bytes) in tensors {
+            let sum = sums.entry(buffer).or_insert_with(|| Self {
+                buffer: buffer.to_owned(),
+                is_host,
+                n_tensors: 0,
+                bytes: 0,
+            });
+            sum.n_tensors += 1;
+            sum.bytes += bytes;
+        }
+        sums.into_values().collect()
+    }
+}
+
 impl Placement {
     pub(crate) fn of(
         model: &ModelHandle,
@@ -173,18 +191,8 @@ impl Placement {
     /// Bytes and tensors per buffer type, by name.
     #[must_use]
     pub fn sums(&self) -> Vec<PlacementSum> {
-        let mut sums: BTreeMap<&str, PlacementSum> = BTreeMap::new();
-        for tensor in &self.tensors {
-            let sum = sums.entry(&tensor.buffer).or_insert_with(|| PlacementSum {
-                buffer: tensor.buffer.clone(),
-                is_host: tensor.is_host,
-                n_tensors: 0,
-                bytes: 0,
-            });
-            sum.n_tensors += 1;
-            sum.bytes += tensor.bytes;
-        }
-        sums.into_values().collect()
+        let tensors = self.tensors.iter();
+        PlacementSum::all(tensors.map(|tensor| (&*tensor.buffer, tensor.is_host, tensor.bytes)))
     }
 
     /// Tensors that a rule asked for elsewhere than they are.

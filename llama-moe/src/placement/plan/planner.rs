@@ -61,6 +61,7 @@ struct Attempt {
     command: String,
     usage: Usage,
     n_ctx: u32,
+    n_ubatch: u32,
 }
 
 impl Planner {
@@ -131,8 +132,9 @@ impl Planner {
 
     /// Finds a plan. Attention, router, shared experts and the KV cache come to the devices
     /// first; what room they leave is filled with experts, whole layers from the last on, then
-    /// single tensors. Where not even they fit, fewer layers go to devices, if need be none. llama.cpp itself says what context and computation take, in dry runs that
-    /// allocate nothing; for devices that are not at hand that is an estimate.
+    /// single tensors. Where not even they fit, fewer layers go to devices, if need be none.
+    /// llama.cpp itself says what context and computation take, in dry runs that allocate
+    /// nothing; for devices that are not at hand that is an estimate.
     ///
     /// With several devices llama.cpp's dry run can be off by a few of the states that go from
     /// layer to layer, some MiB on each, in either direction.
@@ -299,10 +301,10 @@ impl Planner {
             ""
         };
         let what = match attempt.params.fixed_n_gpu_layers() {
-            Some(0) => "what a device takes without any layer (buffers to compute in)",
+            Some(0) => "the buffers that a device computes in without any layer",
             _ => {
-                "what has to be on the device (attention, router, shared experts, KV cache, \
-                 buffers to compute in)"
+                "the parts that have to be on the device (attention, router, shared experts, KV \
+                 cache, buffers to compute in)"
             }
         };
         Err(over.error(what, hint).into())
@@ -415,7 +417,7 @@ impl Planner {
         // The choice hangs on what memory is free just now, and the plan on the choice.
         params = params.with_load_mode(mode);
         let context = self.context.clone().with_n_ctx(n_ctx);
-        let (usage, n_ctx) = if scene.is_assumed {
+        let (usage, run) = if scene.is_assumed {
             // What else the parameters say of the model holds on the CPU too.
             let on_cpu = self
                 .params
@@ -427,12 +429,12 @@ impl Planner {
             let n_loaded = self.header.n_blocks_loaded(params.loads_mtp());
             let n_on = layers.blocks_per_device(n_loaded);
             let usage = Usage::estimated(&preview, &run, &n_on, n_loaded);
-            (usage, run.n_ctx())
+            (usage, run)
         } else {
             let run = DryRun::of_header(&self.backend, &self.header, &params, &context)?;
             let devices = scene.budgets.iter().filter_map(|budget| budget.device);
             let usage = Usage::of(&preview, &run, &devices.collect::<Vec<_>>());
-            (usage, run.n_ctx())
+            (usage, run)
         };
         Ok(Attempt {
             params,
@@ -440,7 +442,8 @@ impl Planner {
             preview,
             command: overrides.to_string(),
             usage,
-            n_ctx,
+            n_ctx: run.n_ctx(),
+            n_ubatch: run.n_ubatch(),
         })
     }
 
@@ -541,7 +544,7 @@ impl Planner {
                 used: attempt.usage.host,
             },
             n_ctx: attempt.n_ctx,
-            n_ubatch: attempt.context.n_ubatch(),
+            n_ubatch: attempt.n_ubatch,
             is_estimate: scene.is_assumed,
             overrides: attempt.command,
             preview,

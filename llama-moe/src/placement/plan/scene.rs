@@ -84,11 +84,10 @@ impl Scene {
 
     /// How the file is to be read.
     pub(super) fn load_mode(&self, params: &ModelParams, overrides: &LoweredOverrides) -> LoadMode {
-        if self.is_assumed && overrides.bytes_to_cpu() > 0 {
+        match params.fixed_load_mode() {
             // As beside a device that is at hand, where the memory allows it.
-            LoadMode::None
-        } else {
-            LoadMode::from_raw(params.choose_load_mode(overrides, &self.in_use))
+            None if self.is_assumed && overrides.bytes_to_cpu() > 0 => LoadMode::None,
+            _ => LoadMode::from_raw(params.choose_load_mode(overrides, &self.in_use)),
         }
     }
 
