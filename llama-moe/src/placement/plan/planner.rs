@@ -131,10 +131,11 @@ impl Planner {
     }
 
     /// Finds a plan. Attention, router, shared experts and the KV cache come to the devices
-    /// first; what room they leave is filled with experts, whole layers from the last on, then
-    /// single tensors. Where not even they fit, fewer layers go to devices, if need be none.
-    /// llama.cpp itself says what context and computation take, in dry runs that allocate
-    /// nothing; for devices that are not at hand that is an estimate.
+    /// first; what room they leave is filled with experts: whole layers, then single tensors, from
+    /// the last layers on, unless others leave less of the room unused. Where not even the former
+    /// fit, fewer layers go to devices, if need be none. llama.cpp itself says what context and
+    /// computation take, in dry runs that allocate nothing; for devices that are not at hand that
+    /// is an estimate.
     ///
     /// With several devices llama.cpp's dry run can be off by a few of the states that go from
     /// layer to layer, some MiB on each, in either direction.
