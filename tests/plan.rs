@@ -105,17 +105,18 @@ fn what_is_short_is_told_to_the_byte() {
     };
     assert_eq!((memory.as_str(), needed), ("GPU0", least));
     assert_eq!((budget, short), (least - 1, 1));
-    // Free to take all of them off, it still has nothing to compute in.
-    let no_layer = ModelParams::default().with_n_gpu_layers(0);
-    let no_layer = planner.clone().with_model_params(no_layer);
-    let no_layer = no_layer.fit(&Budget::assumed([1 << 40])).unwrap();
-    let compute = no_layer.devices()[0].used.total();
+    // Free to take all but one of them off, it still has that one and what it computes in.
+    let one_layer = ModelParams::default().with_n_gpu_layers(1);
+    let one_layer = planner.clone().with_model_params(one_layer);
+    let one_layer = one_layer.fit(&Budget::assumed([1 << 40])).unwrap();
+    let one_takes = one_layer.devices()[0].used.total();
     assert!(matches!(
         plan_error(planner.fit(&Budget::assumed([1]))),
-        PlanError::DoesNotFit { short, needed, .. } if short == compute - 1 && needed == compute
+        PlanError::DoesNotFit { short, needed, .. }
+            if short == one_takes - 1 && needed == one_takes
     ));
-    let none = planner.fit(&Budget::assumed([compute])).unwrap();
-    assert_eq!(none.n_gpu_layers(), 0);
+    let one = planner.fit(&Budget::assumed([one_takes])).unwrap();
+    assert_eq!(one.n_gpu_layers(), 1);
 }
 
 #[test]
@@ -123,7 +124,7 @@ fn as_many_layers_are_kept_as_fit() {
     for layout in [Layout::Dense, Layout::DeepSeek2] {
         let (_dir, path) = file(layout);
         let planner = Planner::new(&backend(), &path).unwrap().with_n_ctx(256);
-        for n in 0..=planner.header().n_blocks() {
+        for n in 1..=planner.header().n_blocks() {
             let rules = match layout.is_moe() {
                 true => ModelParams::default().with_cpu_moe_all(),
                 false => ModelParams::default(),

@@ -133,7 +133,7 @@ impl Planner {
     /// Finds a plan. Attention, router, shared experts and the KV cache come to the devices
     /// first; what room they leave is filled with experts: whole layers, then single tensors, from
     /// the last layers on, unless others leave less of the room unused. Where not even the former
-    /// fit, fewer layers go to devices, if need be none. llama.cpp itself says what context and
+    /// fit, fewer layers go to devices, one at least. llama.cpp itself says what context and
     /// computation take, in dry runs that allocate nothing; for devices that are not at hand that
     /// is an estimate.
     ///
@@ -297,9 +297,9 @@ impl Planner {
         let hint = if fixed.is_some() || !self.params.overrides().is_empty() {
             "; rules and layers that were given stay as they are"
         } else if self.min_ctx.is_none() {
-            "; a smaller context takes less"
+            "; that is one layer: a smaller context takes less, or leave the device out"
         } else {
-            ""
+            "; that is one layer: leave the device out"
         };
         let what = match attempt.params.fixed_n_gpu_layers() {
             Some(0) => "the buffers that a device computes in without any layer",
@@ -311,8 +311,8 @@ impl Planner {
         Err(over.error(what, hint).into())
     }
 
-    /// As many layers on devices as fit, with their attention and KV cache. Where even none
-    /// does, it is with none.
+    /// As many layers on devices as fit, with their attention and KV cache; one if none does,
+    /// since devices that hold nothing are no plan for them.
     fn with_fewer_layers(
         &self,
         scene: &Scene,
@@ -329,12 +329,13 @@ impl Planner {
         let mut n_layers = too_many;
         let mut best = (ground, all);
         while let Some(over) = scene.over(&best.1.usage)
-            && n_layers > 0
+            && n_layers > 1
         {
             too_many = n_layers;
             let per_layer = best.1.usage.devices_total() / u64::from(n_layers);
             let fewer = over.short.div_ceil(per_layer.max(1)).max(1);
-            n_layers = n_layers.saturating_sub(u32::try_from(fewer).unwrap_or(u32::MAX));
+            let fewer = u32::try_from(fewer).unwrap_or(u32::MAX);
+            n_layers = n_layers.saturating_sub(fewer).max(1);
             best = attempt(n_layers)?;
         }
         if scene.over(&best.1.usage).is_some() {
