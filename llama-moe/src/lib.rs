@@ -98,6 +98,8 @@ pub mod context;
 mod error;
 mod ffi;
 pub mod gguf;
+#[cfg(feature = "measure")]
+pub mod measure;
 pub mod model;
 pub mod placement;
 pub mod sampler;

@@ -1,0 +1,3 @@
+//! Measuring: what a rule costs, and what it changes.
+
+pub mod quality;
