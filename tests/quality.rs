@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 mod support;
 use support::decode::{context, decode, greedy, model, n_vocab, prompt, small};
 use support::layouts::{Layout, N_EMBD};
-use support::others::encoder;
+use support::others::{encoder, encoder_decoder};
 use support::worker::worker;
 use support::{backend, file, on_cpu};
 
@@ -305,19 +305,30 @@ fn embeddings_take_a_context_for_them() {
 }
 
 #[test]
-fn a_model_without_a_memory_has_embeddings() {
+fn models_with_an_encoder_have_embeddings() {
+    for writer in [encoder(), encoder_decoder()] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("model.gguf");
+        writer.write(&path);
+        let model = Model::load(&backend(), &path, on_cpu()).unwrap();
+        let params = small()
+            .with_embeddings(true)
+            .with_pooling_type(PoolingType::Mean);
+        let mut context = model.context(params).unwrap();
+        let texts = ["the expert", "on the CPU"];
+        let [one, other] = [(); 2].map(|()| Embeddings::new(&mut context, &texts).unwrap());
+        assert_ne!(one.vectors[0], one.vectors[1]);
+        assert_eq!(one.compare(&other).unwrap().min, 1.0);
+    }
+}
+
+#[test]
+fn an_encoder_predicts_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("model.gguf");
     encoder().write(&path);
     let model = Model::load(&backend(), &path, on_cpu()).unwrap();
-    let params = small().with_embeddings(true);
-    let mut context = model.context(params).unwrap();
-    let texts = ["the expert", "on the CPU"];
-    let [one, other] = [(); 2].map(|()| Embeddings::new(&mut context, &texts).unwrap());
-    assert_ne!(one.vectors[0], one.vectors[1]);
-    assert_eq!(one.compare(&other).unwrap().min, 1.0);
-    // It predicts nothing.
-    let error = perplexity(&mut context, &chunks(&model)).unwrap_err();
+    let error = perplexity(&mut context(&model), &chunks(&model)).unwrap_err();
     assert!(matches!(error, Error::Memory(_)), "{error:?}");
 }
 
