@@ -7,6 +7,8 @@ use crate::chat::ChatError;
 use crate::context::{
     BatchError, ContextError, ControlVectorError, DecodeError, MemoryError, OutputError, StateError,
 };
+#[cfg(feature = "measure")]
+use crate::measure::MeasureError;
 use crate::model::{LoraError, VocabError};
 use crate::placement::{OverrideError, PatternError, PlanError, VerifyError};
 use crate::sampler::SamplerError;
@@ -161,6 +163,11 @@ pub enum Error {
     /// A control vector does not fit the model.
     #[error(transparent)]
     ControlVector(#[from] ControlVectorError),
+
+    /// Something cannot be measured, or was measured wrongly.
+    #[cfg(feature = "measure")]
+    #[error(transparent)]
+    Measure(#[from] MeasureError),
 
     /// A Rust callback panicked while llama.cpp was calling it.
     #[error("the {callback} panicked: {message}")]
