@@ -8,6 +8,8 @@ use crate::context::{
     BatchError, ContextError, ControlVectorError, DecodeError, MemoryError, OutputError, StateError,
 };
 #[cfg(feature = "measure")]
+use crate::measure::MeasureError;
+#[cfg(feature = "measure")]
 use crate::measure::quality::QualityError;
 use crate::model::{LoraError, VocabError};
 use crate::placement::{OverrideError, PatternError, PlanError, VerifyError};
@@ -168,6 +170,11 @@ pub enum Error {
     #[cfg(feature = "measure")]
     #[error(transparent)]
     Quality(#[from] QualityError),
+
+    /// Something cannot be measured, or was measured wrongly.
+    #[cfg(feature = "measure")]
+    #[error(transparent)]
+    Measure(#[from] MeasureError),
 
     /// A Rust callback panicked while llama.cpp was calling it.
     #[error("the {callback} panicked: {message}")]
