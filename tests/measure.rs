@@ -3,13 +3,12 @@
 #![cfg(feature = "measure")]
 
 use std::fs;
-use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use llama_moe::gguf::Header;
 use llama_moe::measure::{
-    DeviceWatch, FileRecord, HashCache, HostMemory, Length, Machine, MeasureError, Provenance, Run,
-    Series, breakdown, generate, memory_kinds, prompt, sha256,
+    DeviceWatch, FileRecord, HashCache, Length, Machine, MeasureError, Provenance, Run, Series,
+    breakdown, generate, memory_kinds, prompt, sha256,
 };
 use llama_moe::{
     AbortToken, DecodeError, Error, LoadMode, MemoryKind, Model, Sampler, SamplerChain, Token,
@@ -261,6 +260,12 @@ fn a_run_is_what_the_model_says_and_can_be_repeated() {
     let run = generate(&mut context, &mut sampler, &prompt, Length::Exactly(6)).unwrap();
     let again = generate(&mut context, &mut sampler, &prompt, Length::Exactly(6)).unwrap();
     assert_eq!(run.tokens, again.tokens);
+    // A sampler with a seed starts again, too.
+    let mut drawn = SamplerChain::new().temp(1000.0).dist(7).unwrap();
+    let mut draw = || generate(&mut context, &mut drawn, &prompt, Length::Exactly(6)).unwrap();
+    let first = draw();
+    assert_eq!(first.tokens, draw().tokens);
+    assert_ne!(first.tokens, run.tokens);
     assert_eq!(context.memory().positions(0).unwrap(), Some(0..=74));
 
     let mut by_hand = prompt.clone();
@@ -282,12 +287,14 @@ fn a_generation_ends_where_the_model_ends_it_only_if_it_may() {
     let mut context = context(&model);
     let sampler = || {
         let mut n = 0;
-        let third = move |candidates: &mut llama_moe::Candidates| {
+        let ends = move |candidates: &mut llama_moe::Candidates| {
             n += 1;
-            let wanted = if n == 3 { end } else { Token(300) };
+            let wanted = if n == 3 || n == 5 { end } else { Token(300) };
             candidates.iter().position(|c| c.token == wanted).unwrap()
         };
-        SamplerChain::new().select_fn("third", third).unwrap()
+        SamplerChain::new()
+            .select_fn("third and fifth", ends)
+            .unwrap()
     };
     let up_to = generate(&mut context, &mut sampler(), &tokens(4), Length::UpTo(8)).unwrap();
     assert_eq!((up_to.tokens.len(), up_to.first_end), (3, Some(2)));
@@ -380,6 +387,8 @@ fn a_prompt_has_the_tokens_that_are_asked_for() {
 #[cfg(target_os = "linux")]
 #[test]
 fn resident_memory_is_what_was_touched() {
+    use llama_moe::measure::HostMemory;
+
     const NAME: &str = "resident_memory_is_what_was_touched";
     const ALONE: &str = "LLAMA_MOE_TEST_ALONE";
     const SIZE: u64 = 256 << 20;
@@ -400,7 +409,7 @@ fn resident_memory_is_what_was_touched() {
     for byte in block.iter_mut().step_by(4096) {
         *byte = 1;
     }
-    black_box(&block);
+    std::hint::black_box(&block);
     let touched = HostMemory::now().unwrap();
     drop(block);
     let after = HostMemory::now().unwrap();
@@ -531,12 +540,9 @@ fn hashes_are_sha256_and_are_worked_out_again_for_another_file() {
         .set_modified(modified + Duration::from_secs(1))
         .unwrap();
     assert_eq!(reopened.sha256(&path).unwrap(), sha256(&path).unwrap());
-    fs::write(&path, "longer or shorter").unwrap();
-    fs::File::options()
-        .write(true)
-        .open(&path)
-        .unwrap()
-        .set_modified(modified)
+    fs::write(&path, "shorter").unwrap();
+    set_back
+        .set_modified(modified + Duration::from_secs(1))
         .unwrap();
     assert_eq!(reopened.sha256(&path).unwrap(), sha256(&path).unwrap());
     // Nothing but the file itself was left behind.
