@@ -7,6 +7,10 @@ use crate::chat::ChatError;
 use crate::context::{
     BatchError, ContextError, ControlVectorError, DecodeError, MemoryError, OutputError, StateError,
 };
+#[cfg(feature = "measure")]
+use crate::measure::MeasureError;
+#[cfg(feature = "measure")]
+use crate::measure::quality::QualityError;
 use crate::model::{LoraError, VocabError};
 use crate::placement::{OverrideError, PatternError, PlanError, VerifyError};
 use crate::sampler::SamplerError;
@@ -161,6 +165,16 @@ pub enum Error {
     /// A control vector does not fit the model.
     #[error(transparent)]
     ControlVector(#[from] ControlVectorError),
+
+    /// The quality of a variant cannot be measured.
+    #[cfg(feature = "measure")]
+    #[error(transparent)]
+    Quality(#[from] QualityError),
+
+    /// Something cannot be measured, or was measured wrongly.
+    #[cfg(feature = "measure")]
+    #[error(transparent)]
+    Measure(#[from] MeasureError),
 
     /// A Rust callback panicked while llama.cpp was calling it.
     #[error("the {callback} panicked: {message}")]

@@ -51,6 +51,7 @@
 //! | [`context`] | [`Context`]: a [`Batch`] in, logits or embeddings out; memory and state |
 //! | [`sampler`] | [`SamplerChain`]: from logits to the next token |
 //! | [`chat`] | [`Chat`]: messages in, a streaming reply out |
+//! | `measure` (feature) | times, memory and statistics of a run, and what it was measured on |
 //!
 //! A [`Model`] is shared by handles; a [`Context`], a [`Sampler`] with a grammar and a [`Chat`]
 //! hold one, so nothing here has a lifetime that a struct would have to carry.
@@ -78,9 +79,10 @@
 //! None is on by default: that is the CPU. `cuda`, `vulkan`, `metal`, `hip`, `opencl`, `rpc` and
 //! `blas` add backends; `openmp`, `portable`, `static-stdcxx`, `dynamic-link`,
 //! `dynamic-backends`, `system` and `cuda-no-vmm` say how llama.cpp is compiled and linked.
-//! `serde` makes headers, previews, plans and placements serialisable.
+//! `serde` makes headers, previews, plans and placements serialisable, and `measure` adds
+//! what measures a run.
 //!
-//! Each but `serde` is [`llama_sys`]'s feature of the same name, whose documentation says what it needs.
+//! Each but `serde` and `measure` is [`llama_sys`]'s feature of the same name, whose documentation says what it needs.
 //!
 //! # What can still end the process
 //!
@@ -98,6 +100,8 @@ pub mod context;
 mod error;
 mod ffi;
 pub mod gguf;
+#[cfg(feature = "measure")]
+pub mod measure;
 pub mod model;
 pub mod placement;
 pub mod sampler;

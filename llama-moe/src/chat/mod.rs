@@ -35,6 +35,8 @@ mod stop;
 mod template;
 
 pub use error::ChatError;
+#[cfg(feature = "measure")]
+pub(crate) use jinja::strftime;
 pub use message::{Message, Role, ToolCall};
 pub use params::{ChatParams, Overflow};
 pub use reply::Reply;

@@ -1,5 +1,8 @@
 //! What there is once in a process.
 
+#[cfg(feature = "measure")]
+use std::sync::{Mutex, PoisonError};
+
 use llama_sys as sys;
 
 use super::{log, text};
@@ -29,6 +32,18 @@ pub(crate) fn llama_version() -> &'static str {
     // SAFETY: llama.cpp returns a NUL-terminated string literal.
     let version = unsafe { std::ffi::CStr::from_ptr(sys::llama_version()) };
     version.to_str().unwrap_or("unknown")
+}
+
+/// How the backends are compiled, and what they use of this machine: `CPU : AVX2 = 1 | …`.
+/// The registry is held meanwhile.
+#[cfg(feature = "measure")]
+pub(crate) fn system_info() -> String {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    // SAFETY: no arguments. The text is one static, which nobody writes to before it is
+    // copied: this is the only caller, and takes turns.
+    let info = unsafe { sys::llama_print_system_info() };
+    text::owned(info)
 }
 
 /// `llama_max_devices`: the length that `tensor_split` is read for.

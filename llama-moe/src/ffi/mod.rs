@@ -37,6 +37,8 @@ pub(crate) use context::{
 pub(crate) use device::{BufferType, DeviceHandle, DeviceKind, devices};
 pub(crate) use eval::{EvalHook, SharedEval};
 pub(crate) use gguf::{GgufHeader, GgufKind};
+#[cfg(feature = "measure")]
+pub(crate) use global::system_info;
 pub(crate) use global::{
     init, llama_version, max_devices, max_sequences, numa_init, supports_mmap,
 };

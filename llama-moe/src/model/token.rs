@@ -10,6 +10,7 @@ use std::fmt;
 /// Rests on `llama_token`.
 #[repr(transparent)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 pub struct Token(pub i32);
 
 /// The number.

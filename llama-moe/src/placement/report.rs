@@ -63,7 +63,7 @@ pub struct TensorPlacement {
 
 /// What kind of memory a tensor is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[non_exhaustive]
 pub enum MemoryKind {
     /// A device's own.

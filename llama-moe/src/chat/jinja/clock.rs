@@ -30,7 +30,7 @@ const SECONDS_PER_DAY: u64 = 86_400;
 
 /// `now` in UTC, in the notation of C's `strftime`; the directives that templates use, and
 /// an error that names any other. A time before 1970 counts as 1970.
-pub(super) fn strftime(now: SystemTime, format: &str) -> Result<String, String> {
+pub(crate) fn strftime(now: SystemTime, format: &str) -> Result<String, String> {
     let seconds = now
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs());

@@ -19,6 +19,8 @@ use minijinja::{Environment, Error, ErrorKind, State};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
 use super::error::ChatError;
+#[cfg(feature = "measure")]
+pub(crate) use clock::strftime;
 
 /// The name that the engine knows the template by.
 const NAME: &str = "chat template";

@@ -1,0 +1,64 @@
+//! What a run takes, measured: times, memory, statistics, and what it was measured on.
+//!
+//! [`generate`] takes the time of each token. [`Series`] keeps repetitions of a number and says
+//! how certain their mean is, and whether another series differs from it. [`DeviceWatch`],
+//! [`breakdown`], [`memory_kinds`] and [`HostMemory`] tell what memory is in use, each in its own
+//! way. [`Provenance`] says what a result was measured on, for it to be repeated.
+//! [`quality`] tells whether a variant still says the same.
+//!
+//! Results keep their raw values, and can be written and read as JSON.
+//!
+//! ```no_run
+//! use llama_moe::measure::{DeviceWatch, HostMemory, Length, Series, breakdown, generate, prompt};
+//! use llama_moe::{Backend, ContextParams, Model, ModelParams, Sampler};
+//! use std::time::Duration;
+//!
+//! let backend = Backend::init()?;
+//! let watch = DeviceWatch::start(&backend.gpus(), Duration::from_millis(5))?;
+//! let params = ModelParams::default().with_cpu_moe_all();
+//! let model = Model::load(&backend, "gpt-oss-20b.gguf", params)?;
+//! let mut context = model.context(ContextParams::default().with_n_ctx(1024))?;
+//! let mut sampler = Sampler::greedy()?;
+//! let prompt = prompt(&model.vocab(), "Why is the sky blue? ", 512)?;
+//!
+//! let length = Length::Exactly(128);
+//! generate(&mut context, &mut sampler, &prompt, length)?; // warms up
+//! let mut rates = Vec::new();
+//! for _ in 0..5 {
+//!     let run = generate(&mut context, &mut sampler, &prompt, length)?;
+//!     rates.extend(run.decode_tokens_per_second());
+//! }
+//! println!("{} tokens per second", Series::new(rates)?); // mean ± σ (N = 5)
+//!
+//! for device in watch.finish() {
+//!     println!("{}: {:?} bytes at most", device.device, device.peak());
+//! }
+//! for entry in breakdown(&mut context)? {
+//!     println!("{}: {} bytes of weights", entry.buffer, entry.model);
+//! }
+//! if let Some(host) = HostMemory::now() {
+//!     println!("{} bytes resident, {} major page faults", host.rss, host.major_faults);
+//! }
+//! # Ok::<(), llama_moe::Error>(())
+//! ```
+
+mod digest;
+mod error;
+mod host;
+mod machine;
+mod memory;
+mod provenance;
+pub mod quality;
+mod run;
+mod seconds;
+mod series;
+mod student;
+
+pub use digest::{HashCache, sha256};
+pub use error::MeasureError;
+pub use host::HostMemory;
+pub use machine::Machine;
+pub use memory::{DeviceUse, DeviceWatch, KindUse, MemorySplit, breakdown, memory_kinds};
+pub use provenance::{DeviceRecord, FileRecord, ModelRecord, Provenance};
+pub use run::{Length, Run, generate, prompt};
+pub use series::{Interval, MeanDifference, Series};
