@@ -10,7 +10,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
 use common::{LogArgs, ModelArgs, Result};
-use llama_moe::{Backend, Batch, Context, ContextParams, Model, PoolingType, Token};
+use llama_moe::{
+    Backend, Batch, Context, ContextParams, Error, MemoryError, Model, PoolingType, Token,
+};
 use serde::Serialize;
 
 /// Embeddings of texts, each of length 1, and the cosine of every pair
@@ -163,7 +165,11 @@ fn has_pooling(model: &Model) -> bool {
 fn embed(context: &mut Context, tokens: &[Token]) -> Result<Vec<f32>> {
     let mut batch = Batch::new(tokens.len(), 1);
     batch.add_sequence(tokens, 0, 0)?;
-    context.memory().clear()?;
+    match context.memory().clear() {
+        // A model that only encodes keeps nothing from text to text.
+        Ok(()) | Err(Error::Memory(MemoryError::None)) => {}
+        Err(error) => return Err(error.into()),
+    }
     if context.model().has_encoder() {
         context.encode(&batch)?;
     } else {

@@ -18,6 +18,16 @@ fn floats(array: &Value) -> Vec<f64> {
 }
 
 #[test]
+fn a_model_that_only_encodes_has_no_memory_to_clear() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = dir.path().join("encoder.gguf");
+    support::others::encoder().write(&model);
+    let json = outcome(embed(&model).args(["--json", "a cat", "a lathe"])).success();
+    let report: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(report["texts"].as_array().unwrap().len(), 2);
+}
+
+#[test]
 fn embeddings_have_length_one_and_similarities_are_their_cosines() {
     let (_dir, model) = support::file(Layout::Qwen3Moe);
     let json = outcome(embed(&model).args(["--json", "a cat", "a lathe", "a cat"])).success();
