@@ -42,6 +42,9 @@ fn a_device_that_is_gone_is_told() {
     drop(Model::load(&backend, &path, params.clone()).expect("a worker that is there"));
     assert!(device.memory().total > 0);
 
+    #[cfg(feature = "measure")]
+    let watch = llama_moe::measure::DeviceWatch::start(&[device], Duration::from_secs(1)).unwrap();
+
     process.kill().unwrap();
     process.wait().unwrap();
     let told = |result: Result<(), Error>| match result {
@@ -56,4 +59,7 @@ fn a_device_that_is_gone_is_told() {
     told(planner.fit(&Budget::free(0)).map(drop));
     told(planner.fit(&Budget::devices([(device, 1 << 30)])).map(drop));
     assert_eq!(device.memory().total, 0);
+    // Nor does it look as if all its memory had been taken.
+    #[cfg(feature = "measure")]
+    assert_eq!(watch.finish()[0].taken(), None);
 }

@@ -58,7 +58,10 @@ pub enum MeasureError {
     },
 
     /// The file with known hashes is not one.
-    #[error("'{}' is no file of known hashes ({reason}): delete it, or name another", path.display())]
+    #[error(
+        "'{}' is no file of known hashes ({reason}): delete it, or name another",
+        path.display()
+    )]
     HashCache {
         /// The file.
         path: PathBuf,

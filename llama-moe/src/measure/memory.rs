@@ -28,7 +28,8 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(1);
 pub struct DeviceUse {
     /// The device's name.
     pub device: String,
-    /// Bytes there are.
+    /// Bytes there are; 0 if the device did not say so at the beginning and at the end, as one
+    /// whose worker is gone.
     pub total: u64,
     /// Bytes that were free when the watch began.
     pub free_before: u64,
@@ -93,9 +94,12 @@ struct Readings {
 }
 
 impl Readings {
-    fn add(&mut self, free: u64) {
+    fn add(&mut self, memory: DeviceMemory) {
         self.n += 1;
-        self.free_least = Some(self.free_least.map_or(free, |least| least.min(free)));
+        if memory.total > 0 {
+            let least = self.free_least.unwrap_or(u64::MAX);
+            self.free_least = Some(least.min(memory.free));
+        }
     }
 }
 
@@ -122,7 +126,7 @@ impl DeviceWatch {
             while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
                 for (device, readings) in read.iter().zip(&mut readings) {
                     if let Some(device) = device {
-                        readings.add(device.memory().free);
+                        readings.add(device.memory());
                     }
                 }
             }
@@ -153,14 +157,14 @@ impl DeviceWatch {
             .map(|((device, before), mut readings)| {
                 let after = device.memory();
                 if device.backend_name() != "RPC" {
-                    readings.add(before.free);
-                    readings.add(after.free);
+                    readings.add(*before);
+                    readings.add(after);
                 } else {
                     readings.n += 2;
                 }
                 DeviceUse {
                     device: device.name(),
-                    total: before.total.max(after.total),
+                    total: before.total.min(after.total),
                     free_before: before.free,
                     free_after: after.free,
                     free_least: readings.free_least,
