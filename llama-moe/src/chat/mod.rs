@@ -41,5 +41,7 @@ pub use message::{Message, Role, ToolCall};
 pub use params::{ChatParams, Overflow};
 pub use reply::Reply;
 pub use session::Chat;
+#[cfg(feature = "measure")]
+pub(crate) use stats::time_per_output_token;
 pub use stats::{FinishReason, ReplyStats};
 pub use template::{ChatTemplate, RenderOptions};

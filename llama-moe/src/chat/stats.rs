@@ -76,9 +76,15 @@ impl ReplyStats {
     /// number of tokens less one. `None` with fewer than two tokens.
     #[must_use]
     pub fn time_per_output_token(&self) -> Option<Duration> {
-        let n = u32::try_from(self.n_generated().checked_sub(1)?).ok()?;
-        (self.latency()? - self.ttft()?).checked_div(n)
+        time_per_output_token(&self.token_times)
     }
+}
+
+/// The time per token after the first, of when each token was there.
+pub(crate) fn time_per_output_token(token_times: &[Duration]) -> Option<Duration> {
+    let (first, last) = (token_times.first()?, token_times.last()?);
+    let n = u32::try_from(token_times.len() - 1).ok()?;
+    last.checked_sub(*first)?.checked_div(n)
 }
 
 #[cfg(test)]

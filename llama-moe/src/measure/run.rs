@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::MeasureError;
 use super::seconds;
+use crate::chat::time_per_output_token;
 use crate::context::{Batch, Context};
 use crate::error::Result;
 use crate::model::{Token, Vocab};
@@ -170,9 +171,7 @@ impl Run {
     /// number of tokens less one. `None` with fewer than two tokens.
     #[must_use]
     pub fn time_per_output_token(&self) -> Option<Duration> {
-        let n = u32::try_from(self.token_times.len().checked_sub(1)?).ok()?;
-        let rest = self.latency()?.checked_sub(self.ttft()?)?;
-        rest.checked_div(n)
+        time_per_output_token(&self.token_times)
     }
 
     /// The time that each token after the first took.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::lower::{DevicesInUse, LoweredOverrides, RuleMatch};
 use super::machine::{Answer, Layers, Machine, Side, side_of};
-use super::report::PlacementSum;
+use super::report::{PlacementSum, write_table};
 use crate::backend::{Backend, Device};
 use crate::error::{Error, Result};
 use crate::ffi::{self, WeightLayer, WeightOp};
@@ -280,34 +280,12 @@ fn is_tied_output(header: &Header, tensor: &TensorInfo) -> bool {
     tensor.name == "token_embd.weight" && !embeds && header.tensor("output.weight").is_none()
 }
 
-const MIB: f64 = (1 << 20) as f64;
-
 /// A table of bytes per buffer type, and what each rule takes.
 impl fmt::Display for Preview {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{:<28} {:>8} {:>14} {:>10}",
-            "memory", "tensors", "bytes", "MiB"
-        )?;
-        for sum in self.sums() {
-            let mib = sum.bytes as f64 / MIB;
-            writeln!(
-                f,
-                "{:<28} {:>8} {:>14} {mib:>10.2}",
-                sum.buffer, sum.n_tensors, sum.bytes
-            )?;
-        }
-        for (index, rule) in self.rules.iter().enumerate() {
-            let mib = rule.bytes as f64 / MIB;
-            let n_tensors = rule.tensors.len();
-            writeln!(
-                f,
-                "rule {}: {}: {n_tensors} tensors, {mib:.2} MiB",
-                index + 1,
-                rule.rule
-            )?;
-        }
+        let rules = self.rules.iter();
+        let rules = rules.map(|rule| (rule.rule.as_str(), rule.tensors.len(), rule.bytes));
+        write_table(f, &self.sums(), rules)?;
         write!(f, "load mode: {}", self.load_mode)
     }
 }

@@ -250,37 +250,49 @@ impl TensorPlacement {
 
 const MIB: f64 = (1 << 20) as f64;
 
-impl fmt::Display for Placement {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// The bytes per buffer type as a table, then what each rule takes: its words, tensors and bytes.
+pub(super) fn write_table<'a>(
+    f: &mut fmt::Formatter<'_>,
+    sums: &[PlacementSum],
+    rules: impl Iterator<Item = (&'a str, usize, u64)>,
+) -> fmt::Result {
+    writeln!(
+        f,
+        "{:<28} {:>8} {:>14} {:>10}",
+        "memory", "tensors", "bytes", "MiB"
+    )?;
+    for sum in sums {
+        let buffer = match sum.buffer.as_str() {
+            "" => "(not allocated)",
+            buffer => buffer,
+        };
+        let mib = sum.bytes as f64 / MIB;
         writeln!(
             f,
-            "{:<28} {:>8} {:>14} {:>10}",
-            "memory", "tensors", "bytes", "MiB"
+            "{buffer:<28} {:>8} {:>14} {mib:>10.2}",
+            sum.n_tensors, sum.bytes
         )?;
-        for sum in self.sums() {
-            let buffer = if sum.buffer.is_empty() {
-                "(not allocated)"
-            } else {
-                &sum.buffer
-            };
-            let mib = sum.bytes as f64 / MIB;
-            writeln!(
-                f,
-                "{buffer:<28} {:>8} {:>14} {mib:>10.2}",
-                sum.n_tensors, sum.bytes
-            )?;
-        }
-        for (index, rule) in self.rules.iter().enumerate() {
+    }
+    for (index, (rule, n_tensors, bytes)) in rules.enumerate() {
+        let mib = bytes as f64 / MIB;
+        writeln!(
+            f,
+            "rule {}: {rule}: {n_tensors} tensors, {mib:.2} MiB",
+            index + 1
+        )?;
+    }
+    Ok(())
+}
+
+impl fmt::Display for Placement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rules = self.rules.iter().enumerate().map(|(index, rule)| {
             let (n_tensors, bytes) = self
                 .moved_by(index)
                 .fold((0, 0), |(n, bytes), tensor| (n + 1, bytes + tensor.bytes));
-            let mib = bytes as f64 / MIB;
-            writeln!(
-                f,
-                "rule {}: {rule}: {n_tensors} tensors, {mib:.2} MiB",
-                index + 1
-            )?;
-        }
+            (rule.as_str(), n_tensors, bytes)
+        });
+        write_table(f, &self.sums(), rules)?;
         for tensor in self.misplaced() {
             let asked = tensor.asked.as_deref().unwrap_or_default();
             writeln!(

@@ -194,10 +194,11 @@ impl Planner {
     }
 
     fn best(&self, scene: &Scene) -> Result<Attempt> {
-        if let Some(whole) = self.whole(scene)? {
+        let ground = self.ground(scene, self.params.fixed_n_gpu_layers())?;
+        if let Some(whole) = self.whole(scene, &ground)? {
             return Ok(whole);
         }
-        let (ground, least) = self.least(scene)?;
+        let (ground, least) = self.least(scene, ground)?;
         self.filled(scene, &ground, least)
     }
 
@@ -213,22 +214,16 @@ impl Planner {
             .tensors()
             .iter()
             .filter(|tensor| tensor.role == Role::RoutedExpert && tensor.rule.is_none());
-        let mut weights = vec![0; scene.budgets.len()];
-        for tensor in preview.tensors() {
-            if let Some(weights) = tensor.index.and_then(|index| weights.get_mut(index)) {
-                *weights += tensor.allocated;
-            }
-        }
+        let used = Usage::weights(&preview, scene.budgets.len()).devices;
         Ok(Ground {
-            weights,
+            weights: used.iter().map(|memory| memory.weights).collect(),
             blocks: expert_blocks(experts),
             params,
         })
     }
 
     /// The plan with all experts on devices, if there is room for them.
-    fn whole(&self, scene: &Scene) -> Result<Option<Attempt>> {
-        let ground = self.ground(scene, self.params.fixed_n_gpu_layers())?;
+    fn whole(&self, scene: &Scene, ground: &Ground) -> Result<Option<Attempt>> {
         let mut budgets = scene.budgets.iter().zip(&ground.weights);
         if budgets.any(|(budget, weights)| *weights >= budget.bytes) {
             return Ok(None);
@@ -237,7 +232,7 @@ impl Planner {
             whole: ground.blocks.keys().copied().collect(),
             ..Filled::default()
         };
-        let attempt = self.attempt(scene, &ground, self.context.n_ctx(), &all)?;
+        let attempt = self.attempt(scene, ground, self.context.n_ctx(), &all)?;
         self.check_min_ctx(&attempt)?;
         let fits = scene.over(&attempt.usage).is_none();
         Ok(fits.then_some(attempt))
@@ -277,9 +272,8 @@ impl Planner {
 
     /// The plan with the fewest weights on devices: no experts but those that rules put there.
     /// A smaller context comes first, if it may be smaller, then fewer layers.
-    fn least(&self, scene: &Scene) -> Result<(Ground, Attempt)> {
+    fn least(&self, scene: &Scene, mut ground: Ground) -> Result<(Ground, Attempt)> {
         let fixed = self.params.fixed_n_gpu_layers();
-        let mut ground = self.ground(scene, fixed)?;
         let n_ctx = self.context.n_ctx();
         let mut attempt = self.attempt(scene, &ground, n_ctx, &Filled::default())?;
         self.check_min_ctx(&attempt)?;

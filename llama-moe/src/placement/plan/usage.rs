@@ -73,7 +73,8 @@ impl Usage {
         usage
     }
 
-    fn weights(preview: &Preview, n_devices: usize) -> Self {
+    /// What the weights alone take.
+    pub(super) fn weights(preview: &Preview, n_devices: usize) -> Self {
         let mut usage = Self {
             devices: vec![MemoryUse::default(); n_devices],
             host: MemoryUse::default(),
