@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use common::{Result, ShareBar};
 use llama_moe::gguf::Header;
-use llama_moe::gguf::synth::{NamedShape, Shape, Synth};
+use llama_moe::gguf::synth::{NamedShape, Shape, Synth, WeightType};
 
 /// A GGUF of a model's exact shape, with random weights or none
 ///
@@ -51,6 +51,11 @@ struct Args {
     /// N tokens in the vocabulary only
     #[arg(long, value_name = "N")]
     vocab: Option<u32>,
+
+    /// All matrices of one type (f16, bf16, q8_0, q5_0, q4_0), routers not among them
+    /// [default: the usual mixture, Q4_K_M or MXFP4]
+    #[arg(long = "type", value_name = "TYPE")]
+    weight_type: Option<WeightType>,
 
     /// How much routers favour some experts: 0 not at all, 1 strongly
     #[arg(
@@ -91,6 +96,9 @@ fn run(args: &Args) -> Result<()> {
         if let Some(n) = n {
             shape = scale(shape, n)?;
         }
+    }
+    if let Some(kind) = args.weight_type {
+        shape = shape.with_weight_type(kind)?;
     }
     write(args, shape, out)
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use llama_moe::gguf::Header;
-use llama_moe::gguf::synth::{NamedShape, Shape, Synth};
+use llama_moe::gguf::synth::{NamedShape, Shape, Synth, WeightType};
 use llama_moe::{Error, EvalCallback, EvalTensor, Model, ModelParams, Token};
 
 mod support;
@@ -154,6 +154,30 @@ fn types_are_those_that_llama_quantize_chooses() {
         let header = Header::read(&path).unwrap();
         let found = header.tensor(tensor).expect(tensor);
         assert_eq!(found.kind, kind, "{name}: {tensor}");
+    }
+}
+
+#[test]
+fn all_matrices_can_have_one_type() {
+    for kind in WeightType::ALL {
+        let (_dir, path) = path();
+        let shape = scaled(NamedShape::GptOss20b)
+            .with_weight_type(kind)
+            .unwrap();
+        Synth::new(shape).write(&path).unwrap();
+        let header = Header::read(&path).unwrap();
+        for tensor in header.tensors() {
+            let is_matrix = tensor.shape.len() >= 2 && tensor.name.ends_with("weight");
+            let is_shrunk = is_matrix && !tensor.name.contains("ffn_gate_inp");
+            let expected = if is_shrunk { kind.name() } else { "f32" };
+            assert_eq!(tensor.kind, expected, "{}", tensor.name);
+        }
+        let model = load(&path, on_cpu().with_check_tensors(true));
+        let description = model.description().to_lowercase();
+        assert!(description.contains(kind.name()), "{description}");
+        let tokens: Vec<Token> = (40..56).map(Token).collect();
+        let logits = decode(&mut context(&model), &tokens, 0, 0);
+        assert!(logits.iter().all(|logit| logit.is_finite()), "{kind}");
     }
 }
 
@@ -419,8 +443,18 @@ fn what_is_no_shape_is_refused() {
 
     let (_of, original) = file(Layout::Qwen3Moe);
     let header = Header::read(&original).unwrap();
-    let error = Shape::of_header(&header).with_layers(1).unwrap_err();
-    assert!(error.to_string().contains("named"), "{error}");
+    let of_header = Shape::of_header(&header);
+    for error in [
+        of_header.clone().with_layers(1).unwrap_err(),
+        of_header.with_weight_type(WeightType::F16).unwrap_err(),
+    ] {
+        assert!(error.to_string().contains("named"), "{error}");
+    }
+    let unknown = "q9".parse::<WeightType>().unwrap_err().to_string();
+    assert!(
+        unknown.contains("q9") && unknown.contains("q5_0"),
+        "{unknown}"
+    );
 }
 
 #[test]

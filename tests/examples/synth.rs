@@ -75,6 +75,10 @@ fn what_cannot_be_is_refused() {
             vec!["phi-3.5-moe", path, "--router-skew", "-1"],
             ["-1", "from 0"],
         ),
+        (
+            vec!["phi-3.5-moe", path, "--type", "f16", "--layers", "33"],
+            ["33", "1 to 32"],
+        ),
         (vec![dir.path().to_str().unwrap(), path], ["directory", ""]),
     ] {
         run("synth", args).failure(1, &parts);

@@ -2,6 +2,7 @@
 
 use super::named::NamedShape;
 use super::vocab;
+use super::weight_type::WeightType;
 use crate::gguf::Value;
 
 /// The ways in which llama.cpp's architectures lay out the named models.
@@ -76,6 +77,8 @@ pub(super) struct HyperParams {
     pub(super) routing: Routing,
     pub(super) rope_freq_base: f32,
     pub(super) norm_rms_eps: f32,
+    /// Of all matrices that a quantisation would shrink, in place of the usual mixture.
+    pub(super) weight_type: Option<WeightType>,
 }
 
 const SOFTMAX: Routing = Routing {
@@ -168,6 +171,7 @@ impl HyperParams {
                 routing: SIGMOID,
                 rope_freq_base: 1e6,
                 norm_rms_eps: 1e-5,
+                weight_type: None,
             },
             NamedShape::Mixtral8x7b => Self::mixtral(),
         }
@@ -194,6 +198,7 @@ impl HyperParams {
             routing: SOFTMAX,
             rope_freq_base: 150_000.0,
             norm_rms_eps: 1e-5,
+            weight_type: None,
         }
     }
 
@@ -209,6 +214,7 @@ impl HyperParams {
             n_expert_used: 8,
             rope_freq_base: 1e6,
             norm_rms_eps: 1e-6,
+            weight_type: None,
             ..Self::mixtral()
         }
     }
@@ -242,6 +248,7 @@ impl HyperParams {
             },
             rope_freq_base: 10_000.0,
             norm_rms_eps: 1e-6,
+            weight_type: None,
         }
     }
 
@@ -266,6 +273,7 @@ impl HyperParams {
             routing: SOFTMAX,
             rope_freq_base: 1e6,
             norm_rms_eps: 1e-5,
+            weight_type: None,
         }
     }
 
@@ -276,9 +284,10 @@ impl HyperParams {
 
     /// The metadata of a file that is called `name`.
     pub(super) fn metadata(&self, name: &str) -> Vec<(String, Value)> {
-        let file_type = match self.family {
-            Family::GptOss => FTYPE_MXFP4_MOE,
-            _ => FTYPE_Q4_K_M,
+        let file_type = match (self.weight_type, self.family) {
+            (Some(kind), _) => kind.file_type(),
+            (None, Family::GptOss) => FTYPE_MXFP4_MOE,
+            (None, _) => FTYPE_Q4_K_M,
         };
         let mut keys = vec![
             text("general.architecture", self.family.architecture()),

@@ -61,6 +61,7 @@ mod shape;
 mod tensors;
 mod types;
 mod vocab;
+mod weight_type;
 mod weights;
 mod writer;
 
@@ -68,6 +69,7 @@ use std::path::Path;
 
 pub use named::NamedShape;
 pub use shape::Shape;
+pub use weight_type::WeightType;
 
 use crate::error::{Error, Result};
 use tensors::Tensor;

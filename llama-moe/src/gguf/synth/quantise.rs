@@ -17,6 +17,9 @@ pub(super) fn tensor_type(
     if !is_quantised(name, shape) {
         return TensorType::F32;
     }
+    if let Some(kind) = hyper.weight_type {
+        return fitting(kind.tensor_type(), shape);
+    }
     if hyper.family == Family::GptOss {
         return match shape.len() {
             3 => TensorType::Mxfp4,

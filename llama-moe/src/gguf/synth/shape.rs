@@ -1,11 +1,13 @@
 //! The shape of a model: what a file of it says before its weights.
 
+use std::fmt;
 use std::ops::RangeInclusive;
 
 use super::hyper::{Family, HyperParams};
 use super::named::NamedShape;
 use super::tensors::{Tensor, tensors};
 use super::vocab;
+use super::weight_type::WeightType;
 use crate::error::{Error, Result};
 use crate::gguf::{Header, Value};
 
@@ -170,10 +172,22 @@ impl Shape {
         })
     }
 
+    /// With all matrices of one type, but for those whose rows do not divide into its blocks:
+    /// they are in 16 bits. Without this, types are those of the usual quantisation.
+    ///
+    /// # Errors
+    /// [`Error::Parameter`] for the shape of a file's header.
+    pub fn with_weight_type(self, kind: WeightType) -> Result<Self> {
+        self.scaled("with_weight_type", kind, |hyper| {
+            hyper.weight_type = Some(kind);
+            Ok(())
+        })
+    }
+
     fn scaled(
         self,
         parameter: &'static str,
-        value: u32,
+        value: impl fmt::Display,
         scale: impl FnOnce(&mut HyperParams) -> Result<(), String>,
     ) -> Result<Self> {
         let name = self.name();
@@ -184,7 +198,7 @@ impl Shape {
         };
         let Kind::Named(shape, mut hyper) = self.0 else {
             return Err(refuse(format!(
-                "the shape of {name} is that of a file's header; only a named one can be scaled"
+                "the shape of {name} is that of a file's header; only a named one can be changed"
             )));
         };
         scale(&mut hyper)
