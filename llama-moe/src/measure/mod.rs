@@ -42,6 +42,7 @@
 //! # Ok::<(), llama_moe::Error>(())
 //! ```
 
+mod delivery;
 mod digest;
 mod error;
 mod host;
@@ -53,7 +54,9 @@ mod run;
 mod seconds;
 mod series;
 mod student;
+mod transfer;
 
+pub use delivery::Delivered;
 pub use digest::{HashCache, sha256};
 pub use error::MeasureError;
 pub use host::HostMemory;
@@ -62,3 +65,4 @@ pub use memory::{DeviceUse, DeviceWatch, KindUse, MemorySplit, breakdown, memory
 pub use provenance::{DeviceRecord, FileRecord, ModelRecord, Provenance};
 pub use run::{Length, Run, generate, prompt};
 pub use series::{Interval, MeanDifference, Series};
+pub use transfer::TransferRate;

@@ -65,6 +65,7 @@ mod logits;
 mod logits_file;
 mod output;
 mod perplexity;
+mod tasks;
 
 pub use chunks::Chunks;
 pub use divergence::{Divergence, compare};
@@ -73,3 +74,4 @@ pub use error::QualityError;
 pub use logits::{kl_divergence, log_probability};
 pub use output::{GreedyOutput, OutputDifference, edit_distance};
 pub use perplexity::{Perplexity, perplexity, record};
+pub use tasks::{TaskResult, TaskResults};
