@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use llama_moe::gguf::Header;
 use llama_moe::measure::{
-    DeviceWatch, FileRecord, HashCache, Length, Machine, MeasureError, Provenance, Run, Series,
-    breakdown, generate, memory_kinds, prompt, sha256,
+    Delivered, DeviceWatch, FileRecord, HashCache, Length, Machine, MeasureError, Provenance, Run,
+    Series, Way, breakdown, deliver, generate, memory_kinds, prompt, sha256,
 };
 use llama_moe::{
     AbortToken, DecodeError, Error, LoadMode, MemoryKind, Model, Sampler, SamplerChain, Token,
@@ -356,6 +356,74 @@ fn what_cannot_be_run_is_refused_and_the_context_stays_usable() {
     assert!(matches!(aborted, Err(Error::Decode(DecodeError::Aborted))));
     abort.reset();
     assert_eq!(run(&tokens(3), Length::Exactly(2)).unwrap().tokens.len(), 2);
+}
+
+/// The first token comes after 60 ms, each of the other eight after 15 ms.
+#[test]
+fn a_stream_begins_to_arrive_when_a_whole_is_still_being_made() {
+    let model = model(Layout::Qwen3Moe);
+    let mut context = context(&model);
+    let mut send = |prompt: &[Token], length, way| {
+        let mut sampler = SamplerChain::new().custom(Slow { n: 0 }).greedy().unwrap();
+        deliver(&mut context, &mut sampler, prompt, length, way)
+    };
+    let length = Length::Exactly(9);
+    let streamed = send(&tokens(12), length, Way::Streaming).unwrap();
+    let whole = send(&tokens(12), length, Way::Whole).unwrap();
+    assert_eq!((streamed.tokens.len(), streamed.n_pieces > 1), (9, true));
+    assert_eq!((&whole.tokens, whole.n_pieces), (&streamed.tokens, 1));
+    let vocab = model.vocab();
+    let text = vocab.detokenize_lossy(&whole.tokens, false, true).unwrap();
+    assert!(!text.is_empty());
+    assert_eq!((&streamed.text, &whole.text), (&text, &text));
+
+    let [first, all] = [60, 60 + 8 * 15].map(Duration::from_millis);
+    assert!(streamed.first >= first && whole.first >= all, "{whole:?}");
+    // With the whole of it come all of its pieces, if it took more than one to read them.
+    assert!(whole.last < whole.first + Duration::from_millis(15));
+    // Some tokens' text waits for the next token's.
+    let at_least = Duration::from_millis(60);
+    assert!(streamed.first + at_least < streamed.last, "{streamed:?}");
+    assert!(streamed.first + at_least < whole.first, "{streamed:?}");
+
+    let text = to_string(&(&streamed, Way::Streaming)).unwrap();
+    let back: (Delivered, Way) = from_str(&text).unwrap();
+    assert_eq!(back, (streamed, Way::Streaming));
+
+    // What cannot be run sends nothing, and leaves the context usable.
+    assert_eq!(
+        measure_error(send(&[], length, Way::Streaming)),
+        MeasureError::NoPrompt
+    );
+    send(&tokens(3), Length::Exactly(1), Way::Streaming).unwrap();
+}
+
+#[test]
+fn a_reply_without_text_is_delivered_too() {
+    let model = model(Layout::Qwen3Moe);
+    let mut context = context(&model);
+    let vocab = model.vocab();
+    let is_silent = |token| {
+        vocab
+            .detokenize(&[token; 3], false, true)
+            .unwrap()
+            .is_empty()
+    };
+    let mut all = (0..vocab.n_tokens() as i32).map(Token);
+    let silent = all.find(|&token| is_silent(token)).unwrap();
+    let says_nothing = move |candidates: &mut llama_moe::Candidates| {
+        candidates.iter().position(|c| c.token == silent).unwrap()
+    };
+    for way in [Way::Streaming, Way::Whole] {
+        let mut sampler = SamplerChain::new()
+            .select_fn("silent", says_nothing)
+            .unwrap();
+        let length = Length::Exactly(1);
+        let delivered = deliver(&mut context, &mut sampler, &tokens(4), length, way).unwrap();
+        assert_eq!((delivered.n_pieces, &*delivered.text), (0, ""));
+        assert_eq!(delivered.tokens, [silent]);
+        assert!(delivered.first == delivered.last && !delivered.last.is_zero());
+    }
 }
 
 #[test]

@@ -56,7 +56,7 @@ mod series;
 mod student;
 mod transfer;
 
-pub use delivery::Delivered;
+pub use delivery::{Delivered, Way, deliver};
 pub use digest::{HashCache, sha256};
 pub use error::MeasureError;
 pub use host::HostMemory;
