@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use llama_moe::gguf::Header;
 use llama_moe::measure::{
     Delivered, DeviceWatch, FileRecord, HashCache, Length, Machine, MeasureError, Provenance, Run,
-    Series, Way, breakdown, deliver, generate, memory_kinds, prompt, sha256,
+    Series, TransferRate, Way, breakdown, deliver, generate, memory_kinds, prompt, sha256,
+    transfer_rates,
 };
 use llama_moe::{
     AbortToken, DecodeError, Error, LoadMode, MemoryKind, Model, Sampler, SamplerChain, Token,
@@ -403,12 +404,8 @@ fn a_reply_without_text_is_delivered_too() {
     let model = model(Layout::Qwen3Moe);
     let mut context = context(&model);
     let vocab = model.vocab();
-    let is_silent = |token| {
-        vocab
-            .detokenize(&[token; 3], false, true)
-            .unwrap()
-            .is_empty()
-    };
+    // A space before the first word is no text, for one.
+    let is_silent = |token| vocab.detokenize(&[token], false, true).unwrap().is_empty();
     let mut all = (0..vocab.n_tokens() as i32).map(Token);
     let silent = all.find(|&token| is_silent(token)).unwrap();
     let says_nothing = move |candidates: &mut llama_moe::Candidates| {
@@ -709,6 +706,51 @@ fn a_result_says_what_it_was_measured_on() {
     assert_eq!(from_str::<Provenance>(&text).unwrap(), provenance);
     let gone = Provenance::of(&backend, dir.path().join("none.gguf"), None);
     assert!(gone.is_err());
+}
+
+#[test]
+fn memory_gets_to_a_device_at_a_plausible_rate() {
+    let backend = backend();
+    // The CPU, and a GPU where there is one. Workers have a test of their own.
+    let mut devices = backend.devices();
+    devices.retain(|device| device.backend_name() != "RPC");
+    let rates = transfer_rates(&devices).unwrap();
+    assert_eq!(rates.len(), devices.len());
+    for (rate, device) in rates.iter().zip(&devices) {
+        assert_eq!(rate.device, device.name());
+        assert!((1e7..1e13).contains(&rate.pageable), "{rate:?}");
+        assert_eq!(
+            rate.page_locked.is_some(),
+            device.host_buffer_type_name().is_some()
+        );
+        assert!(rate.page_locked.is_none_or(|rate| rate > 1e7), "{rate:?}");
+    }
+    assert_eq!(transfer_rates(&[]).unwrap(), []);
+    let text = to_string(&rates).unwrap();
+    assert_eq!(from_str::<Vec<TransferRate>>(&text).unwrap(), rates);
+}
+
+#[cfg(feature = "rpc")]
+#[test]
+fn memory_gets_to_a_worker_no_faster_than_to_this_processor() {
+    let worker = support::worker::worker();
+    let cpu = backend().cpu().unwrap();
+    let rates = transfer_rates(&[worker.device, cpu]).unwrap();
+    let [remote, local] = &rates[..] else {
+        panic!("{rates:?}");
+    };
+    assert_eq!(
+        (&*remote.device, remote.page_locked),
+        (&*worker.device.name(), None)
+    );
+    // Over a connection it is copied more than once.
+    assert!(
+        (1e6..local.pageable).contains(&remote.pageable),
+        "{rates:?}"
+    );
+    // The worker goes on as before.
+    let params = llama_moe::ModelParams::default().with_devices([worker.device]);
+    load(Layout::Qwen3Moe, params).unwrap();
 }
 
 /// A worker's memory is read by one thread alone, so that no reading comes between the pieces of
