@@ -65,4 +65,4 @@ pub use memory::{DeviceUse, DeviceWatch, KindUse, MemorySplit, breakdown, memory
 pub use provenance::{DeviceRecord, FileRecord, ModelRecord, Provenance};
 pub use run::{Length, Run, generate, prompt};
 pub use series::{Interval, MeanDifference, Series};
-pub use transfer::TransferRate;
+pub use transfer::{TransferRate, transfer_rates};
