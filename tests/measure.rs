@@ -134,6 +134,37 @@ fn a_difference_is_welchs() {
     assert!(exact.is_significant() && !one.difference(&one).unwrap().is_significant());
 }
 
+/// Student's own example: hours of sleep gained by ten patients with one drug and with another,
+/// compared as R's manual does: t = -1.8608, df = 17.776, p = 0.07939.
+#[test]
+fn a_p_value_is_the_published_one() {
+    let one = series(&[0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]);
+    let two = series(&[1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]);
+    let difference = one.difference(&two).unwrap();
+    assert!(close(difference.degrees_of_freedom.unwrap(), 17.776, 1e-4));
+    assert!(
+        close(difference.p_value.unwrap(), 0.07939, 1e-4),
+        "{difference:?}"
+    );
+    assert!(close(difference.interval.low, -3.365_483_2, 1e-6));
+    assert!(close(difference.interval.high, 0.205_483_2, 1e-5));
+    assert_eq!(two.difference(&one).unwrap().p_value, difference.p_value);
+
+    // Significant at 95 % is a value below 5 %.
+    let far = series(&[11.0, 12.0, 13.0]);
+    let found = far.difference(&one).unwrap();
+    assert!(found.is_significant() && found.p_value.unwrap() < 0.05);
+    assert!(found.p_value.unwrap() > 0.0);
+    assert_eq!(one.difference(&one).unwrap().p_value.unwrap().round(), 1.0);
+    let (one, two) = (series(&[1.0; 3]), series(&[2.0; 3]));
+    assert_eq!(two.difference(&one).unwrap().p_value, None);
+    let text = to_string(&found).unwrap();
+    assert_eq!(
+        from_str::<llama_moe::measure::MeanDifference>(&text).unwrap(),
+        found
+    );
+}
+
 /// What an interval at 95 % says: of a thousand experiments, its intervals miss the truth fifty
 /// times, and two series of the same thing differ fifty times.
 #[test]
