@@ -41,6 +41,11 @@ enum Command {
         /// The results that are held against it
         b: PathBuf,
     },
+    /// Print for each figure of each variant whether it differs from the base's
+    Verdicts {
+        /// The results
+        results: PathBuf,
+    },
     /// Write a section for a Hugging Face model card
     Card {
         /// The results
@@ -59,6 +64,7 @@ fn run(command: &Command) -> Result<()> {
             return report::write_report(&results, dir);
         }
         Command::Compare { a, b } => compare::compare(&read_results(a)?, &read_results(b)?),
+        Command::Verdicts { results } => summary::verdict_lines(&read_results(results)?),
         Command::Card { results } => card::card(&read_results(results)?),
     };
     Ok(io::stdout().write_all(text.as_bytes())?)

@@ -37,6 +37,10 @@ pub fn parse_results(text: &str) -> Result<Results, String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::Value;
+
     use super::*;
     use crate::fixture;
 
@@ -46,6 +50,37 @@ mod tests {
         let written = serde_json::to_string(&results).unwrap();
         let again = serde_json::to_string(&parse_results(&written).unwrap()).unwrap();
         assert_eq!(written, again);
+    }
+
+    /// The names of all fields, but of objects whose keys are data.
+    fn fields(value: &Value, into: &mut BTreeSet<String>) {
+        const DATA: [&str; 4] = ["metadata", "environment", "bytes_by_type", "drivers"];
+        match value {
+            Value::Object(object) => {
+                for (name, value) in object {
+                    into.insert(name.clone());
+                    if !DATA.contains(&name.as_str()) {
+                        fields(value, into);
+                    }
+                }
+            }
+            Value::Array(values) => values.iter().for_each(|value| fields(value, into)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn every_field_is_documented() {
+        let guide = include_str!("../../docs/ab-results.md");
+        // Written again, so that no field is left out.
+        let written = serde_json::to_value(fixture::results()).unwrap();
+        let mut names = BTreeSet::new();
+        fields(&written, &mut names);
+        assert!(names.len() > 80);
+        for name in names.iter().filter(|name| *name != "Exactly") {
+            assert!(guide.contains(&format!("`{name}`")), "{name}");
+        }
+        assert!(guide.contains(&format!("| `schema` | {SCHEMA}.")));
     }
 
     #[test]

@@ -211,6 +211,26 @@ impl fmt::Display for Verdict {
     }
 }
 
+/// The verdicts for a program to read: a line for each comparison, with tabs between variant, figure,
+/// verdict, adjusted p and the difference as a part of the base's mean. What there is none of is
+/// empty.
+pub fn verdict_lines(results: &Results) -> String {
+    let lines = verdicts(results).into_iter().map(|comparison| {
+        // A name has no say in what a line is.
+        let variant = comparison.variant.replace(char::is_control, " ");
+        let relative = comparison.difference.and_then(|d| d.relative);
+        let number = |number: Option<f64>| number.map_or_else(String::new, |n| format!("{n:.3e}"));
+        format!(
+            "{variant}\t{}\t{}\t{}\t{}\n",
+            comparison.figure,
+            comparison.verdict(),
+            number(comparison.adjusted_p),
+            number(relative),
+        )
+    });
+    lines.collect()
+}
+
 /// All figures of all variants against the first variant's, with the verdicts adjusted for all
 /// of them together.
 pub fn verdicts(results: &Results) -> Vec<Comparison> {
@@ -325,6 +345,19 @@ mod tests {
         let comparisons = verdicts(&results);
         assert!(!comparisons.is_empty());
         assert!(comparisons.iter().all(|c| c.verdict() == Verdict::NotShown));
+    }
+
+    #[test]
+    fn a_program_reads_a_line_for_each_comparison() {
+        let mut results = fixture::results();
+        results.variants[1].name = "a\nb\tc".to_owned();
+        let text = verdict_lines(&results);
+        let lines: Vec<Vec<&str>> = text.lines().map(|l| l.split('\t').collect()).collect();
+        assert_eq!(lines.len(), verdicts(&results).len());
+        assert!(lines.iter().all(|line| line.len() == 5), "{text}");
+        assert_eq!(lines[1][..3], ["a b c", "TTFT, prompt 16 (ms)", "slower"]);
+        assert_eq!(lines[1][4], "1.000e0");
+        assert_eq!(lines[7][2..], ["not tested", "", ""]);
     }
 
     #[test]
