@@ -39,6 +39,8 @@ pub struct PrepareJob {
     pub model: PathBuf,
     /// The file that prompts are cut from.
     pub text: PathBuf,
+    /// What a reader has to know that is known already.
+    pub notes: Vec<String>,
     /// The variants, the base first.
     pub variants: Vec<Variant>,
     /// Workers.

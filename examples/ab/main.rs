@@ -19,6 +19,7 @@ mod record;
 mod results;
 mod runner;
 mod settings;
+mod text;
 mod trial;
 mod variant;
 mod worker;

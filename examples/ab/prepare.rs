@@ -6,31 +6,35 @@ use std::fs;
 use common::{Result, add_rpc_servers};
 use llama_moe::gguf::Header;
 use llama_moe::measure::quality::Chunks;
-use llama_moe::measure::{FileRecord, HashCache, Provenance, prompt, sha256};
+use llama_moe::measure::{FileRecord, HashCache, Provenance, prompt, sha256, transfer_rates};
 use llama_moe::{Backend, Model, ModelParams, Plan, Preview, host_bandwidth};
 
 use crate::job::{PrepareJob, Prepared, PreparedVariant};
-use crate::results::{Bandwidth, Settings};
+use crate::results::{Bandwidth, Ceiling, Settings};
 use crate::settings::settle;
 use crate::variant::{Choice, Loading, Variant};
 use crate::worker::Stages;
+
+/// Tokens that llama.cpp computes at once by default.
+const N_UBATCH: u32 = 512;
 
 /// Checks everything that can be checked, and works out the rest.
 pub fn prepare(backend: &Backend, job: PrepareJob, stages: &mut Stages) -> Result<Prepared> {
     stages.begin("reading the model's header")?;
     let header = Header::read(job.model.as_path())?;
-    let mut notes = Vec::new();
+    let mut notes = job.notes.clone();
     let settings = settle(&job, &header, &mut notes)?;
     check_text(backend, &job, &settings)?;
 
     stages.begin("asking the workers")?;
     add_rpc_servers(backend, &job.rpc)?;
+    let bandwidth = bandwidth(backend, &mut notes, stages)?;
     stages.begin("working out the rules")?;
     let variants = job
         .variants
         .iter()
         .map(|variant| {
-            prepare_variant(backend, &header, &job, &settings, variant)
+            prepare_variant(backend, &header, &job, &settings, &bandwidth, variant)
                 .map_err(|error| format!("--variant {}: {error}", variant.name).into())
         })
         .collect::<Result<Vec<_>>>()?;
@@ -47,11 +51,6 @@ pub fn prepare(backend: &Backend, job: PrepareJob, stages: &mut Stages) -> Resul
         .collect::<Result<_, _>>()?;
     provenance = provenance.with_sources(sources);
 
-    stages.begin("measuring the bandwidth of memory")?;
-    let bandwidth = Bandwidth {
-        host: host_bandwidth(),
-        devices: Vec::new(),
-    };
     add_notes(&mut notes, backend, &job, &provenance, &variants);
     let quality = job
         .quality
@@ -82,11 +81,57 @@ fn check_text(backend: &Backend, job: &PrepareJob, settings: &Settings) -> Resul
     Ok(())
 }
 
+fn bandwidth(backend: &Backend, notes: &mut Vec<String>, stages: &mut Stages) -> Result<Bandwidth> {
+    stages.begin("measuring the bandwidth of memory")?;
+    let host = host_bandwidth();
+    let mut devices = Vec::new();
+    for device in backend.gpus() {
+        let name = device.name();
+        stages.begin(format!("measuring how fast memory gets to {name}"))?;
+        match transfer_rates(&[device]) {
+            Ok(rates) => devices.extend(rates),
+            Err(error) => notes.push(format!(
+                "How fast memory gets to {name} was not measured: {error}."
+            )),
+        }
+    }
+    Ok(Bandwidth { host, devices })
+}
+
+/// The bounds for one sequence, and for prompts as long as the longest.
+fn ceiling(
+    backend: &Backend,
+    preview: &Preview,
+    settings: &Settings,
+    bandwidth: &Bandwidth,
+) -> Ceiling {
+    let longest = settings.prompt_tokens.iter().max().copied();
+    let longest = u32::try_from(longest.unwrap_or(1)).unwrap_or(u32::MAX);
+    let n_ubatch = settings.n_ubatch.unwrap_or(N_UBATCH).min(longest);
+    let limits = preview.limits(n_ubatch, bandwidth.host);
+    // Experts go to a GPU of this machine, which computes with them; to a worker they do not.
+    let local = backend.gpus().into_iter();
+    let local = local.filter(|device| device.backend_name() != "RPC");
+    let rates = local.filter_map(|device| {
+        let name = device.name();
+        let rate = bandwidth.devices.iter().find(|rate| rate.device == name)?;
+        Some(rate.page_locked.unwrap_or(rate.pageable))
+    });
+    let streamed = rates
+        .reduce(f64::max)
+        .and_then(|rate| limits.prefill_streamed(rate));
+    Ceiling {
+        decode: limits.decode,
+        prefill: streamed.or(limits.prefill),
+    }
+}
+
 fn prepare_variant(
     backend: &Backend,
     header: &Header,
     job: &PrepareJob,
     settings: &Settings,
+    bandwidth: &Bandwidth,
     variant: &Variant,
 ) -> Result<PreparedVariant> {
     let context = settings.context(settings.n_ctx);
@@ -104,7 +149,7 @@ fn prepare_variant(
                     &preview,
                     n_gpu_layers,
                 )),
-                ceiling: None,
+                ceiling: Some(ceiling(backend, &preview, settings, bandwidth)),
                 loading: Loading {
                     n_gpu_layers,
                     tensor_split: Vec::new(),
@@ -118,7 +163,7 @@ fn prepare_variant(
                 variant: variant.clone(),
                 placement: placement(plan.preview()),
                 command_line: Some(plan.command_line()),
-                ceiling: None,
+                ceiling: Some(ceiling(backend, plan.preview(), settings, bandwidth)),
                 loading: Loading {
                     n_gpu_layers: Some(plan.n_gpu_layers()),
                     tensor_split: plan.tensor_split().to_vec(),

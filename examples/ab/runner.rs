@@ -15,13 +15,12 @@ use crate::args::RunArgs;
 use crate::child;
 use crate::job::{Job, Load, PrepareJob, Prepared, QualityAsked, QualityJob};
 use crate::journal::{Entry, Journal};
-use crate::output::{Folder, named};
+use crate::output::Folder;
 use crate::progress::{Kind, Progress};
 use crate::record::Record;
 use crate::results::{Failure, Outcome, Quality, Trial};
+use crate::text;
 
-/// What prompts are cut from by default.
-const TEXT: &str = include_str!("text.txt");
 /// Trials that fail in a row before a variant is given up.
 const PATIENCE: usize = 2;
 
@@ -41,10 +40,7 @@ pub fn run(args: &RunArgs) -> Result<End> {
         .out
         .as_deref()
         .ok_or("--out DIR: where do the results go?")?;
-    let text = match &args.measured.text {
-        Some(path) => fs::read_to_string(path).map_err(|error| named(path, &error))?,
-        None => TEXT.to_owned(),
-    };
+    let text = text::read(args.measured.text.as_deref(), args.model.is_none())?;
     let interrupt = Interrupt::new()?;
     let folder = Folder::create(out)?;
     let (mut journal, entries) = Journal::open(&folder, args.resume)?;
@@ -114,13 +110,13 @@ fn model(args: &RunArgs) -> PathBuf {
 fn prepare(
     args: &RunArgs,
     folder: &Folder,
-    text: &str,
+    (text, about_text): &(String, String),
     before: Option<&Record>,
     interrupt: &Interrupt,
 ) -> Result<Option<Prepared>> {
     if before.is_none() {
         folder.write_text(text)?;
-    } else if fs::read_to_string(folder.text()).ok().as_deref() != Some(text) {
+    } else if fs::read_to_string(folder.text()).ok().as_ref() != Some(text) {
         return Err("--resume: the text is not the one it began with".into());
     }
     let measured = &args.measured;
@@ -128,6 +124,7 @@ fn prepare(
     let job = Job::Prepare(PrepareJob {
         model: model(args),
         text: folder.text(),
+        notes: vec![about_text.clone()],
         variants: args.variants.clone(),
         rpc: args.rpc.clone(),
         repetitions: measured.repetitions as usize,

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use common::{Result, add_rpc_servers};
 use llama_moe::measure::{
-    DeviceWatch, HostMemory, Length, Run, breakdown, generate, memory_kinds, prompt,
+    DeviceWatch, HostMemory, Length, Run, Way, breakdown, deliver, generate, memory_kinds, prompt,
 };
 use llama_moe::{Backend, Context, Error, FailureKind, Model, Sampler, SamplerChain, Token};
 
 use crate::job::Load;
-use crate::results::{Measured, Settings};
+use crate::results::{Delivery, Measured, Settings};
 use crate::worker::Stages;
 
 /// How often the devices' free memory is read.
@@ -46,6 +46,17 @@ pub fn measure(backend: &Backend, load: &Load, stages: &mut Stages) -> Result<Me
         stages.begin(format!("measuring a prompt of {} tokens", prompt.len()))?;
         runs.push(generate(&mut context, &mut sampler, prompt, length)?);
     }
+    stages.begin("delivering a reply")?;
+    let delivery = match prompts.last() {
+        Some(prompt) => {
+            let mut by = |way| deliver(&mut context, &mut sampler, prompt, length, way);
+            Some(Delivery {
+                streaming: by(Way::Streaming)?,
+                whole: by(Way::Whole)?,
+            })
+        }
+        None => None,
+    };
     stages.begin("reading what memory is in use")?;
     let kinds = match model.placement() {
         Ok(placement) => memory_kinds(&placement),
@@ -64,7 +75,7 @@ pub fn measure(backend: &Backend, load: &Load, stages: &mut Stages) -> Result<Me
         host_before,
         host_after: HostMemory::now(),
         runs,
-        delivery: None,
+        delivery,
     })
 }
 
