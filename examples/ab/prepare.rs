@@ -5,9 +5,9 @@ use std::fs;
 
 use common::{Result, add_rpc_servers};
 use llama_moe::gguf::Header;
-use llama_moe::measure::quality::Chunks;
+use llama_moe::measure::quality::{Check, Chunks, Task};
 use llama_moe::measure::{FileRecord, HashCache, Provenance, prompt, sha256, transfer_rates};
-use llama_moe::{Backend, Model, ModelParams, Plan, Preview, host_bandwidth};
+use llama_moe::{Backend, ChatTemplate, Model, ModelParams, Plan, Preview, host_bandwidth};
 
 use crate::job::{PrepareJob, Prepared, PreparedVariant};
 use crate::results::{Bandwidth, Ceiling, Settings};
@@ -68,15 +68,36 @@ pub fn prepare(backend: &Backend, job: PrepareJob, stages: &mut Stages) -> Resul
     })
 }
 
-/// Whether the text has the tokens that are needed: with the vocabulary alone.
+/// Whether the text has the tokens that are needed, and the tasks can be run: with the vocabulary
+/// alone.
 fn check_text(backend: &Backend, job: &PrepareJob, settings: &Settings) -> Result<()> {
     let text = fs::read_to_string(&job.text)?;
     let params = ModelParams::default().with_vocab_only(true);
-    let vocab = Model::load(backend, job.model.as_path(), params)?.vocab();
+    let model = Model::load(backend, job.model.as_path(), params)?;
+    let vocab = model.vocab();
     prompt(&vocab, &text, 1)?;
     if let Some(n_ctx) = settings.quality_n_ctx {
         Chunks::new(&vocab, &text, n_ctx)
             .map_err(|error| format!("{error}; --text, --quality-ctx or --no-quality"))?;
+    }
+    let Some(quality) = &job.quality else {
+        return Ok(());
+    };
+    if let Some(path) = &quality.tasks {
+        let tasks = Task::read_all(path)?;
+        let is_command = |task: &&Task| matches!(task.check, Check::Command { .. });
+        if let Some(task) = tasks.iter().find(is_command)
+            && !quality.allow_commands
+        {
+            return Err(format!(
+                "--tasks {}: '{}' runs a command on what the model wrote, which can do anything \
+                 that you can; --allow-commands lets it",
+                path.display(),
+                task.name
+            )
+            .into());
+        }
+        ChatTemplate::of(&model)?;
     }
     Ok(())
 }

@@ -3,9 +3,11 @@
 use std::fs;
 
 use common::{Result, add_rpc_servers};
-use llama_moe::measure::quality::{Chunks, Embeddings, GreedyOutput, compare, record};
+use llama_moe::measure::quality::{
+    Chunks, Embeddings, GreedyOutput, Task, TaskResults, compare, record, run_tasks,
+};
 use llama_moe::measure::{Length, generate};
-use llama_moe::{Backend, ContextParams, Error, Model, PoolingType, Sampler};
+use llama_moe::{Backend, ChatParams, ContextParams, Error, Model, PoolingType, Sampler};
 use serde::{Deserialize, Serialize};
 
 use crate::job::QualityJob;
@@ -13,6 +15,11 @@ use crate::prompts::PROMPTS;
 use crate::results::Quality;
 use crate::trial::prompts;
 use crate::worker::Stages;
+
+/// Tokens that a task and its reply have at most.
+const TASK_N_CTX: u32 = 4096;
+/// Tokens of a reply to a task, at most.
+const LONGEST_REPLY: u32 = 1024;
 
 /// What the base said, for the others to be held against.
 #[derive(Serialize, Deserialize)]
@@ -75,8 +82,32 @@ pub fn measure(backend: &Backend, job: &QualityJob, stages: &mut Stages) -> Resu
         divergence,
         greedy,
         embeddings,
-        tasks: None,
+        tasks: tasks(&model, job, stages)?,
     })
+}
+
+/// How many of the tasks the model solves; `None` where there are none.
+fn tasks(model: &Model, job: &QualityJob, stages: &mut Stages) -> Result<Option<TaskResults>> {
+    let settings = &job.load.settings;
+    let Some(path) = &settings.tasks else {
+        return Ok(None);
+    };
+    stages.begin("solving tasks")?;
+    let n_ctx = match model.n_ctx_train() {
+        0 => TASK_N_CTX,
+        trained => trained.min(TASK_N_CTX),
+    };
+    let params = ChatParams::default()
+        .with_context(settings.context(n_ctx))
+        .with_max_tokens(LONGEST_REPLY);
+    let results = run_tasks(
+        &mut model.chat(params)?,
+        &Task::read_all(path)?,
+        job.samples,
+        settings.seed,
+        job.allow_commands,
+    )?;
+    Ok(Some(results))
 }
 
 /// The prompts' embeddings; `None` for a model whose context gives none.

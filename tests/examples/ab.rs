@@ -289,9 +289,34 @@ fn long_prompts_by_default_are_cut_and_few_repetitions_are_marked() {
     }
 }
 
+/// A file of tasks that came with the program.
+fn tasks(name: &str) -> String {
+    format!("{}/ab/tasks/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+#[test]
+fn tasks_are_solved_by_the_model_that_knows_them() {
+    let scratch = Scratch::new();
+    let tasks = tasks("bundled.json");
+    let args = ["--variant", "base", "--tasks", &tasks, "--samples", "2"];
+    scratch.ab(&args).success();
+    let results = scratch.results();
+    assert_eq!(results["settings"]["tasks"], *tasks);
+    let quality = &results["variants"][0]["quality"]["done"];
+    let solved = list(&quality["tasks"]["tasks"]);
+    let n = |key: &str| -> u64 { solved.iter().map(|task| task[key].as_u64().unwrap()).sum() };
+    assert_eq!(n("n"), 20);
+    assert!(n("n_passed") > 10, "{solved:#?}");
+    // With another number of replies it is another comparison.
+    let other = ["--samples", "3", "--resume"];
+    let resumed = scratch.ab(&[&args[..4], &other].concat());
+    resumed.failure(1, &["not the comparison", "samples"]);
+}
+
 #[test]
 fn what_cannot_be_is_refused_before_anything_runs() {
     let scratch = Scratch::new();
+    let code = tasks("code.json");
     let short = scratch.file("short.txt");
     fs::write(&short, "Too short.").unwrap();
     let short = short.to_str().unwrap();
@@ -331,6 +356,14 @@ fn what_cannot_be_is_refused_before_anything_runs() {
             &["127.0.0.1:9"],
         ),
         (&[], &["--variant"]),
+        (
+            &["--variant", "base", "--tasks", "none.json"],
+            &["none.json"],
+        ),
+        (
+            &["--variant", "base", "--tasks", &code],
+            &["is_leap_year", "--allow-commands"],
+        ),
     ] {
         scratch.ab(args).failure(1, parts);
         assert!(!scratch.journal().exists(), "{args:?}");
