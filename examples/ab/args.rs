@@ -12,7 +12,8 @@ use crate::variant::Variant;
 /// Each trial is a process of its own, which loads the model, warms up and measures. The variants
 /// take turns: each once, then each again. The first one is the base that the others are compared
 /// with. What is measured is kept in the folder after each trial: Ctrl-C loses the trial
-/// that is running, and --resume goes on.
+/// that is running, and --resume goes on. A trial that fails, by an error, a crash or for want of
+/// memory, is kept as one that did; twice in a row, and its variant is given up.
 #[derive(Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Args {

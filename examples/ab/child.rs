@@ -46,7 +46,14 @@ pub fn run<T: DeserializeOwned>(
         return Ok(None);
     };
     Ok(Some(match last {
-        Some(Message::Done(value)) => Outcome::Done(serde_json::from_value(value)?),
+        Some(Message::Done(value)) => match serde_json::from_value(value) {
+            Ok(result) => Outcome::Done(result),
+            Err(error) => Outcome::Failed(Failure {
+                stage,
+                message: format!("its result cannot be read: {error}"),
+                is_out_of_memory: false,
+            }),
+        },
         Some(Message::Failed(failure)) => Outcome::Failed(failure),
         Some(Message::Stage(_)) | None => Outcome::Failed(child.failure(stage)?),
     }))

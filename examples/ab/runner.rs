@@ -397,7 +397,8 @@ impl Comparison<'_> {
     /// The last look at the model, and the report.
     fn finish(mut self, end: End) -> Result<End> {
         let is_complete = end == End::Complete;
-        let changed = self.changed();
+        // One that goes on looks again.
+        let changed = if is_complete { self.changed() } else { None };
         if let Some(path) = &changed {
             self.record.notes.insert(
                 0,
