@@ -7,9 +7,12 @@
 //! ```
 
 mod args;
+mod bandwidth;
 mod child;
 mod job;
 mod journal;
+mod notes;
+mod options;
 mod output;
 mod prepare;
 mod progress;

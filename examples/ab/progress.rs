@@ -5,12 +5,44 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+/// How often what is shown moves.
+const TICK: Duration = Duration::from_millis(250);
+
 /// The kinds of processes, by how long they take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     WarmUp,
     Trial,
     Quality,
+}
+
+/// What goes on before it is known how much there is to do; shown on a terminal alone.
+pub struct Spinner(Option<ProgressBar>);
+
+impl Spinner {
+    /// With nothing to say yet.
+    pub fn new() -> Self {
+        Self(io::stderr().is_terminal().then(|| {
+            let spinner = ProgressBar::new_spinner();
+            spinner.enable_steady_tick(TICK);
+            spinner
+        }))
+    }
+
+    /// This goes on now.
+    pub fn stage(&self, stage: &str) {
+        if let Some(spinner) = &self.0 {
+            spinner.set_message(stage.to_owned());
+        }
+    }
+}
+
+impl Drop for Spinner {
+    fn drop(&mut self) {
+        if let Some(spinner) = &self.0 {
+            spinner.finish_and_clear();
+        }
+    }
 }
 
 /// The processes of a comparison.
@@ -30,7 +62,7 @@ impl Progress {
             ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(to_do.len() as u64).with_style(style);
-            bar.enable_steady_tick(Duration::from_millis(250));
+            bar.enable_steady_tick(TICK);
             bar
         });
         Self {
@@ -50,11 +82,12 @@ impl Progress {
     /// The process that runs does something else now.
     pub fn stage(&self, stage: &str) {
         if let (Some(bar), Some((what, _))) = (&self.bar, &self.current) {
+            // First, so that a narrow terminal does not cut it off.
             let left = match self.left() {
-                Some(left) => format!(", {} left", rounded(left)),
+                Some(left) => format!("{} left, ", rounded(left)),
                 None => String::new(),
             };
-            bar.set_message(format!("{what}: {stage}{left}"));
+            bar.set_message(format!("{left}{what}: {stage}"));
         }
     }
 

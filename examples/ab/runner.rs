@@ -16,7 +16,7 @@ use crate::child;
 use crate::job::{Job, Load, PrepareJob, Prepared, QualityAsked, QualityJob};
 use crate::journal::{Entry, Journal};
 use crate::output::Folder;
-use crate::progress::{Kind, Progress};
+use crate::progress::{Kind, Progress, Spinner};
 use crate::record::Record;
 use crate::results::{Failure, Outcome, Quality, Trial};
 use crate::text;
@@ -151,7 +151,10 @@ fn prepare(
         hashes: folder.hashes(),
     });
     let token = interrupt.token();
-    let outcome = interrupt.guard(|| child::run::<Prepared>(&job, &token, |_| {}))?;
+    let spinner = Spinner::new();
+    let outcome =
+        interrupt.guard(|| child::run::<Prepared>(&job, &token, |stage| spinner.stage(stage)))?;
+    drop(spinner);
     let mut prepared = match outcome {
         None => return Ok(None),
         Some(Outcome::Done(prepared)) => prepared,
