@@ -127,7 +127,9 @@ fn a_difference_is_welchs() {
     assert!(less.is_significant() && less.interval.high < 0.0);
     assert!(!base.difference(&base).unwrap().is_significant());
 
-    let (one, two) = (series(&[1.0; 3]), series(&[2.0; 3]));
+    // Whose sums are rounded, at that.
+    let (one, two) = (series(&[0.1; 3]), series(&[0.7; 3]));
+    assert_eq!((one.std_dev(), two.std_dev()), (Some(0.0), Some(0.0)));
     let exact = two.difference(&one).unwrap();
     assert_eq!((exact.interval.low, exact.interval.high), (1.0, 1.0));
     assert_eq!(exact.degrees_of_freedom, None);
@@ -156,7 +158,9 @@ fn a_p_value_is_the_published_one() {
     assert!(found.is_significant() && found.p_value.unwrap() < 0.05);
     assert!(found.p_value.unwrap() > 0.0);
     assert_eq!(one.difference(&one).unwrap().p_value.unwrap().round(), 1.0);
-    let (one, two) = (series(&[1.0; 3]), series(&[2.0; 3]));
+    // Whose sums are rounded, at that.
+    let (one, two) = (series(&[0.1; 3]), series(&[0.7; 3]));
+    assert_eq!((one.std_dev(), two.std_dev()), (Some(0.0), Some(0.0)));
     assert_eq!(two.difference(&one).unwrap().p_value, None);
     let text = to_string(&found).unwrap();
     assert_eq!(

@@ -27,6 +27,29 @@ pub struct Args {
 /// What else it does.
 #[derive(Subcommand)]
 pub enum Command {
+    /// Write the report of a comparison again
+    Report {
+        /// The comparison's folder
+        dir: PathBuf,
+    },
+    /// Hold two comparisons against each other
+    Compare {
+        /// The results that are the base
+        a: PathBuf,
+        /// The results that are held against it
+        b: PathBuf,
+    },
+    /// Write a section for a Hugging Face model card
+    Card {
+        /// The results
+        results: PathBuf,
+    },
+    /// Say for each figure whether it differs from the base's, a line each with tabs between:
+    /// variant, figure, verdict
+    Verdicts {
+        /// The results
+        results: PathBuf,
+    },
     /// One process of a comparison: a job on stdin, what became of it on stdout
     #[command(hide = true)]
     Worker,

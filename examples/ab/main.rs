@@ -8,42 +8,83 @@
 
 mod args;
 mod bandwidth;
+mod card;
 mod child;
+mod compare;
+#[cfg(test)]
+mod fixture;
 mod job;
 mod journal;
+mod markdown;
 mod notes;
 mod options;
 mod output;
+mod plots;
 mod prepare;
 mod progress;
 mod prompts;
 mod quality;
+mod read;
 mod record;
+mod report;
 mod results;
 mod runner;
 mod settings;
+mod summary;
 mod text;
 mod trial;
+mod units;
 mod variant;
 mod worker;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use args::{Args, Command};
 use clap::Parser;
+use common::{Result, exit_code};
+use read::read_results;
+use results::Results;
+use runner::End;
 
 /// The exit code of a program that Ctrl-C ended, by the shells' convention.
 const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let result = match args.command {
-        Some(Command::Worker) => return worker::run(),
-        None => runner::run(&args.run),
-    };
-    match result {
-        Ok(runner::End::Interrupted) => ExitCode::from(INTERRUPTED),
-        Ok(runner::End::Complete) => ExitCode::SUCCESS,
-        Err(error) => common::exit_code(Err(error)),
+    match &args.command {
+        Some(Command::Worker) => worker::run(),
+        Some(command) => exit_code(of_results(command)),
+        None => match runner::run(&args.run) {
+            Ok(End::Complete) => ExitCode::SUCCESS,
+            Ok(End::Interrupted) => ExitCode::from(INTERRUPTED),
+            Err(error) => exit_code(Err(error)),
+        },
     }
+}
+
+/// What needs nothing but results.
+fn of_results(command: &Command) -> Result<()> {
+    let text = match command {
+        Command::Report { dir } => {
+            let results = read_results(&dir.join("results.json"))?;
+            return report::write_report(&results, dir);
+        }
+        Command::Compare { a, b } => compare::compare(&read_results(a)?, &read_results(b)?),
+        Command::Card { results } => card::card(&read_results(results)?),
+        Command::Verdicts { results } => verdicts(&read_results(results)?),
+        Command::Worker => String::new(),
+    };
+    Ok(io::stdout().write_all(text.as_bytes())?)
+}
+
+/// A line for each figure: the variant, the figure, and whether it differs from the base's.
+fn verdicts(results: &Results) -> String {
+    let comparisons = summary::verdicts(results).into_iter();
+    let lines = comparisons.map(|comparison| {
+        let variant = comparison.variant.replace('\t', " ");
+        let (figure, verdict) = (comparison.figure, comparison.verdict());
+        format!("{variant}\t{figure}\t{verdict}\n")
+    });
+    lines.collect()
 }

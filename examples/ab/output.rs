@@ -38,6 +38,11 @@ impl Folder {
         self.path.join("results.json")
     }
 
+    /// What was measured, for a reader.
+    pub fn report(&self) -> PathBuf {
+        self.path.join("report.md")
+    }
+
     /// What prompts are cut from.
     pub fn text(&self) -> PathBuf {
         self.path.join("text.txt")

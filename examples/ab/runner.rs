@@ -18,6 +18,7 @@ use crate::journal::{Entry, Journal};
 use crate::output::Folder;
 use crate::progress::{Kind, Progress, Spinner};
 use crate::record::Record;
+use crate::report::write_report;
 use crate::results::{Failure, Outcome, Quality, Trial};
 use crate::text;
 
@@ -243,7 +244,7 @@ impl Comparison<'_> {
                     Some(true) => *n_failed = 0,
                     Some(false) => *n_failed += 1,
                 }
-                self.save(false)?;
+                self.save()?;
             }
         }
         for (variant, n_failed) in in_a_row.into_iter().enumerate() {
@@ -327,7 +328,7 @@ impl Comparison<'_> {
                 }
             };
             self.keep(Entry::Quality { variant, quality })?;
-            self.save(false)?;
+            self.save()?;
         }
         Ok(End::Complete)
     }
@@ -393,8 +394,8 @@ impl Comparison<'_> {
         self.record.add(entry)
     }
 
-    fn save(&self, is_complete: bool) -> Result<()> {
-        self.folder.write_results(&self.record.results(is_complete))
+    fn save(&self) -> Result<()> {
+        self.folder.write_results(&self.record.results(false))
     }
 
     /// The last look at the model, and the report.
@@ -410,13 +411,14 @@ impl Comparison<'_> {
                 ),
             );
         }
-        self.save(is_complete)?;
+        let results = self.record.results(is_complete);
+        self.folder.write_results(&results)?;
+        write_report(&results, self.folder.path())?;
         if is_complete {
             self.folder.tidy();
         }
         drop(self.progress);
-        let results = self.folder.results();
-        writeln!(io::stdout(), "{}", results.display())?;
+        writeln!(io::stdout(), "{}", self.folder.report().display())?;
         if let Some(path) = changed {
             return Err(format!(
                 "'{path}' changed while it was measured: measure it again, in another folder"

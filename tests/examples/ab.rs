@@ -180,7 +180,7 @@ fn experts_in_system_memory_are_held_against_experts_on_a_worker() {
     let args = ["--variant", "base", "--variant", "cpu-moe", "--rpc"];
     let said = scratch.ab(&[&args[..], &[&worker.endpoint]].concat());
     let said = said.success();
-    assert!(said.contains("results.json"), "{said}");
+    assert!(said.contains("report.md"), "{said}");
 
     // In turns.
     let order: Vec<u64> = scratch

@@ -95,7 +95,9 @@ impl Series {
     /// Their mean.
     #[must_use]
     pub fn mean(&self) -> f64 {
-        self.values.iter().sum::<f64>() / self.values.len() as f64
+        let mean = self.values.iter().sum::<f64>() / self.values.len() as f64;
+        // Rounding must not make equal values scatter.
+        mean.clamp(self.min(), self.max())
     }
 
     /// The sample standard deviation σ, with N - 1 in the denominator. `None` for a single value,
