@@ -24,7 +24,8 @@ pub struct Results {
     pub provenance: Provenance,
     /// What was asked for.
     pub settings: Settings,
-    /// Whether all repetitions of all variants were tried. Not so if it was stopped before.
+    /// Whether it ran to its end: all repetitions of all variants were tried, but for variants
+    /// that were given up. Not so if it was stopped before.
     pub is_complete: bool,
     /// When the last trial ended: UTC, by RFC 3339.
     pub finished: String,

@@ -65,7 +65,7 @@ pub use holm::holm;
 pub use host::HostMemory;
 pub use machine::Machine;
 pub use memory::{DeviceUse, DeviceWatch, KindUse, MemorySplit, breakdown, memory_kinds};
-pub use provenance::{DeviceRecord, FileRecord, ModelRecord, Provenance};
+pub use provenance::{DeviceRecord, FileRecord, ModelRecord, Provenance, timestamp};
 pub use run::{Length, Run, generate, prompt};
 pub use series::{Interval, MeanDifference, Series};
 pub use transfer::{TransferRate, transfer_rates};
