@@ -76,8 +76,9 @@ struct PlanArgs {
     /// Amounts are in bytes. Its fields: model, its name; n_ctx; estimate, whether the devices
     /// are not at hand; devices and host, each with name, budget, weights, of which experts,
     /// context, compute, total; n_gpu_layers; tensor_split; rules, each with rule, pattern,
-    /// target, n_tensors, bytes; limits, with host_bandwidth in bytes per second, decode and
-    /// prefill in tokens per second; command_line. What does not apply is null.
+    /// target, n_tensors, bytes; limits, with host_bandwidth in bytes per second, n_ubatch, the
+    /// tokens of a prompt that are computed at once, and decode and prefill in tokens per second;
+    /// command_line. What does not apply is null.
     #[arg(long)]
     json: bool,
 }

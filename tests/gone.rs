@@ -58,6 +58,8 @@ fn a_device_that_is_gone_is_told() {
     told(planner.fit(&Budget::per_device(1 << 30)).map(drop));
     told(planner.fit(&Budget::free(0)).map(drop));
     told(planner.fit(&Budget::devices([(device, 1 << 30)])).map(drop));
+    #[cfg(feature = "measure")]
+    told(llama_moe::measure::transfer_rates(&[device]).map(drop));
     assert_eq!(device.memory().total, 0);
     // Nor does it look as if all its memory had been taken.
     #[cfg(feature = "measure")]

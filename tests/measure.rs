@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use llama_moe::gguf::Header;
 use llama_moe::measure::{
-    DeviceWatch, FileRecord, HashCache, Length, Machine, MeasureError, Provenance, Run, Series,
-    breakdown, generate, memory_kinds, prompt, sha256,
+    Delivered, DeviceWatch, FileRecord, HashCache, Length, Machine, MeasureError, Provenance, Run,
+    Series, TransferRate, Way, breakdown, deliver, generate, memory_kinds, prompt, sha256,
+    transfer_rates,
 };
 use llama_moe::{
     AbortToken, DecodeError, Error, LoadMode, MemoryKind, Model, Sampler, SamplerChain, Token,
@@ -126,11 +127,46 @@ fn a_difference_is_welchs() {
     assert!(less.is_significant() && less.interval.high < 0.0);
     assert!(!base.difference(&base).unwrap().is_significant());
 
-    let (one, two) = (series(&[1.0; 3]), series(&[2.0; 3]));
+    // Whose sums are rounded, at that.
+    let (one, two) = (series(&[0.1; 3]), series(&[0.7; 3]));
+    assert_eq!((one.std_dev(), two.std_dev()), (Some(0.0), Some(0.0)));
     let exact = two.difference(&one).unwrap();
     assert_eq!((exact.interval.low, exact.interval.high), (1.0, 1.0));
     assert_eq!(exact.degrees_of_freedom, None);
     assert!(exact.is_significant() && !one.difference(&one).unwrap().is_significant());
+}
+
+/// Student's own example: hours of sleep gained by ten patients with one drug and with another,
+/// compared as R's manual does: t = -1.8608, df = 17.776, p = 0.07939.
+#[test]
+fn a_p_value_is_the_published_one() {
+    let one = series(&[0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0]);
+    let two = series(&[1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4]);
+    let difference = one.difference(&two).unwrap();
+    assert!(close(difference.degrees_of_freedom.unwrap(), 17.776, 1e-4));
+    assert!(
+        close(difference.p_value.unwrap(), 0.07939, 1e-4),
+        "{difference:?}"
+    );
+    assert!(close(difference.interval.low, -3.365_483_2, 1e-6));
+    assert!(close(difference.interval.high, 0.205_483_2, 1e-5));
+    assert_eq!(two.difference(&one).unwrap().p_value, difference.p_value);
+
+    // Significant at 95 % is a value below 5 %.
+    let far = series(&[11.0, 12.0, 13.0]);
+    let found = far.difference(&one).unwrap();
+    assert!(found.is_significant() && found.p_value.unwrap() < 0.05);
+    assert!(found.p_value.unwrap() > 0.0);
+    assert_eq!(one.difference(&one).unwrap().p_value.unwrap().round(), 1.0);
+    // Whose sums are rounded, at that.
+    let (one, two) = (series(&[0.1; 3]), series(&[0.7; 3]));
+    assert_eq!((one.std_dev(), two.std_dev()), (Some(0.0), Some(0.0)));
+    assert_eq!(two.difference(&one).unwrap().p_value, None);
+    let text = to_string(&found).unwrap();
+    assert_eq!(
+        from_str::<llama_moe::measure::MeanDifference>(&text).unwrap(),
+        found
+    );
 }
 
 /// What an interval at 95 % says: of a thousand experiments, its intervals miss the truth fifty
@@ -356,6 +392,70 @@ fn what_cannot_be_run_is_refused_and_the_context_stays_usable() {
     assert!(matches!(aborted, Err(Error::Decode(DecodeError::Aborted))));
     abort.reset();
     assert_eq!(run(&tokens(3), Length::Exactly(2)).unwrap().tokens.len(), 2);
+}
+
+/// The first token comes after 60 ms, each of the other eight after 15 ms.
+#[test]
+fn a_stream_begins_to_arrive_when_a_whole_is_still_being_made() {
+    let model = model(Layout::Qwen3Moe);
+    let mut context = context(&model);
+    let mut send = |prompt: &[Token], length, way| {
+        let mut sampler = SamplerChain::new().custom(Slow { n: 0 }).greedy().unwrap();
+        deliver(&mut context, &mut sampler, prompt, length, way)
+    };
+    let length = Length::Exactly(9);
+    let streamed = send(&tokens(12), length, Way::Streaming).unwrap();
+    let whole = send(&tokens(12), length, Way::Whole).unwrap();
+    assert_eq!((streamed.tokens.len(), streamed.n_pieces > 1), (9, true));
+    assert_eq!((&whole.tokens, whole.n_pieces), (&streamed.tokens, 1));
+    let vocab = model.vocab();
+    let text = vocab.detokenize_lossy(&whole.tokens, false, true).unwrap();
+    assert!(!text.is_empty());
+    assert_eq!((&streamed.text, &whole.text), (&text, &text));
+
+    let [first, all] = [60, 60 + 8 * 15].map(Duration::from_millis);
+    assert!(streamed.first >= first && whole.first >= all, "{whole:?}");
+    // With the whole of it come all of its pieces, if it took more than one to read them.
+    assert!(whole.last < whole.first + Duration::from_millis(15));
+    // Some tokens' text waits for the next token's.
+    let at_least = Duration::from_millis(60);
+    assert!(streamed.first + at_least < streamed.last, "{streamed:?}");
+    assert!(streamed.first + at_least < whole.first, "{streamed:?}");
+
+    let text = to_string(&(&streamed, Way::Streaming)).unwrap();
+    let back: (Delivered, Way) = from_str(&text).unwrap();
+    assert_eq!(back, (streamed, Way::Streaming));
+
+    // What cannot be run sends nothing, and leaves the context usable.
+    assert_eq!(
+        measure_error(send(&[], length, Way::Streaming)),
+        MeasureError::NoPrompt
+    );
+    send(&tokens(3), Length::Exactly(1), Way::Streaming).unwrap();
+}
+
+#[test]
+fn a_reply_without_text_is_delivered_too() {
+    let model = model(Layout::Qwen3Moe);
+    let mut context = context(&model);
+    let vocab = model.vocab();
+    // A space before the first word is no text, for one.
+    let is_silent = |token| vocab.detokenize(&[token], false, true).unwrap().is_empty();
+    let mut all = (0..vocab.n_tokens() as i32).map(Token);
+    let silent = all.find(|&token| is_silent(token)).unwrap();
+    let says_nothing = move |candidates: &mut llama_moe::Candidates| {
+        candidates.iter().position(|c| c.token == silent).unwrap()
+    };
+    for way in [Way::Streaming, Way::Whole] {
+        let mut sampler = SamplerChain::new()
+            .select_fn("silent", says_nothing)
+            .unwrap();
+        let length = Length::Exactly(1);
+        let delivered = deliver(&mut context, &mut sampler, &tokens(4), length, way).unwrap();
+        assert_eq!((delivered.n_pieces, &*delivered.text), (0, ""));
+        assert_eq!(delivered.tokens, [silent]);
+        assert!(delivered.first == delivered.last && !delivered.last.is_zero());
+    }
 }
 
 #[test]
@@ -641,6 +741,51 @@ fn a_result_says_what_it_was_measured_on() {
     assert_eq!(from_str::<Provenance>(&text).unwrap(), provenance);
     let gone = Provenance::of(&backend, dir.path().join("none.gguf"), None);
     assert!(gone.is_err());
+}
+
+#[test]
+fn memory_gets_to_a_device_at_a_plausible_rate() {
+    let backend = backend();
+    // The CPU, and a GPU where there is one. Workers have a test of their own.
+    let mut devices = backend.devices();
+    devices.retain(|device| device.backend_name() != "RPC");
+    let rates = transfer_rates(&devices).unwrap();
+    assert_eq!(rates.len(), devices.len());
+    for (rate, device) in rates.iter().zip(&devices) {
+        assert_eq!(rate.device, device.name());
+        assert!((1e7..1e13).contains(&rate.pageable), "{rate:?}");
+        assert_eq!(
+            rate.page_locked.is_some(),
+            device.host_buffer_type_name().is_some()
+        );
+        assert!(rate.page_locked.is_none_or(|rate| rate > 1e7), "{rate:?}");
+    }
+    assert_eq!(transfer_rates(&[]).unwrap(), []);
+    let text = to_string(&rates).unwrap();
+    assert_eq!(from_str::<Vec<TransferRate>>(&text).unwrap(), rates);
+}
+
+#[cfg(feature = "rpc")]
+#[test]
+fn memory_gets_to_a_worker_no_faster_than_to_this_processor() {
+    let worker = support::worker::worker();
+    let cpu = backend().cpu().unwrap();
+    let rates = transfer_rates(&[worker.device, cpu]).unwrap();
+    let [remote, local] = &rates[..] else {
+        panic!("{rates:?}");
+    };
+    assert_eq!(
+        (&*remote.device, remote.page_locked),
+        (&*worker.device.name(), None)
+    );
+    // Over a connection it is copied more than once.
+    assert!(
+        (1e6..local.pageable).contains(&remote.pageable),
+        "{rates:?}"
+    );
+    // The worker goes on as before.
+    let params = llama_moe::ModelParams::default().with_devices([worker.device]);
+    load(Layout::Qwen3Moe, params).unwrap();
 }
 
 /// A worker's memory is read by one thread alone, so that no reading comes between the pieces of

@@ -5,7 +5,7 @@ use std::thread;
 
 use llama_moe::{
     Budget, Error, KvOverride, LazyMode, LoadMode, ModelParams, Pattern, PlanError, Planner,
-    SplitMode, Target,
+    Preview, SplitMode, Target,
 };
 
 mod support;
@@ -455,6 +455,50 @@ fn limits_count_what_each_token_reads() {
     let on_device = on_device.fit(&Budget::assumed([1 << 40])).unwrap();
     assert_eq!(on_device.limits(1e9).decode, None);
     assert_eq!(on_device.limits(f64::NAN).prefill, None);
+}
+
+/// Without a plan, for any rules.
+#[test]
+fn limits_of_a_preview_are_those_of_a_plan_with_it() {
+    for layout in [Layout::Qwen3Moe, Layout::GptOss, Layout::DeepSeek2] {
+        let (_dir, path) = file(layout);
+        let planner = Planner::new(&backend(), &path).unwrap().with_n_ctx(256);
+        let planner = planner.with_n_ubatch(64).with_model_params(on_cpu());
+        let plan = planner.fit(&Budget::free(0)).unwrap();
+        let limits = plan.limits(2e9);
+        assert_eq!(plan.preview().limits(64, 2e9), limits);
+        let by_hand = Preview::new(&backend(), &path, &on_cpu()).unwrap();
+        assert_eq!(by_hand.limits(64, 2e9), limits, "{layout:?}");
+        assert_eq!((limits.n_ubatch, limits.host_bandwidth), (64, 2e9));
+        assert_eq!(
+            by_hand.limits(64, 4e9).decode,
+            limits.decode.map(|rate| 2.0 * rate)
+        );
+        // One token at a time is decoding.
+        let one = by_hand.limits(0, 2e9);
+        let (decode, prefill) = (one.decode.unwrap(), one.prefill.unwrap());
+        assert!((prefill / decode - 1.0).abs() < 1e-12, "{one:?}");
+        assert_eq!(one.n_ubatch, 1);
+    }
+}
+
+#[test]
+fn what_is_streamed_is_bound_by_the_way_to_the_device() {
+    let (_dir, path) = file(Layout::Qwen3Moe);
+    let preview = Preview::new(&backend(), &path, &on_cpu()).unwrap();
+    let limits = preview.limits(512, 8e9);
+    assert_eq!(limits.prefill_streamed(8e9), limits.prefill);
+    assert_eq!(
+        limits.prefill_streamed(2e9),
+        limits.prefill.map(|rate| 0.25 * rate)
+    );
+    for rate in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        assert_eq!(limits.prefill_streamed(rate), None);
+    }
+    // Fewer than 32 tokens are computed where the weights are.
+    assert_eq!(preview.limits(31, 8e9).prefill_streamed(8e9), None);
+    assert!(preview.limits(32, 8e9).prefill_streamed(8e9).is_some());
+    assert_eq!(preview.limits(512, 0.0).prefill_streamed(8e9), None);
 }
 
 #[test]

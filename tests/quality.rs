@@ -6,10 +6,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use llama_moe::measure::quality::{
-    Chunks, Divergence, Embeddings, GreedyOutput, Perplexity, QualityError, compare,
-    log_probability, perplexity, record,
+    Check, Chunks, Divergence, Embeddings, GreedyOutput, Perplexity, QualityError, Task,
+    TaskResults, compare, log_probability, perplexity, record, run_tasks,
 };
-use llama_moe::{Context, Error, Model, ModelParams, PoolingType, Result, Token};
+use llama_moe::{
+    AbortToken, Chat, ChatParams, ChatTemplate, Context, ContextParams, DecodeError, Error, Model,
+    ModelParams, PoolingType, Result, Token,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -503,5 +506,268 @@ fn another_vocabulary_is_no_variant() {
             base: n_vocab(),
             variant: bundled.vocab().n_tokens() as usize
         }
+    );
+}
+
+fn tasks(name: &str) -> Vec<Task> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/ab/tasks");
+    Task::read_all(folder.join(name)).expect("tasks")
+}
+
+/// A chat of so few tokens with the bundled model.
+fn guide(max_tokens: u32) -> Chat {
+    let context = ContextParams::default().with_n_ctx(512).with_n_threads(1);
+    let context = context.with_n_threads_batch(1);
+    let params = ChatParams::default().with_context(context);
+    let chat = bundled(on_cpu()).chat(params.with_max_tokens(max_tokens));
+    chat.expect("a chat")
+}
+
+fn task(name: &str, check: Check) -> Task {
+    Task {
+        name: name.to_owned(),
+        prompt: "How do I keep the experts on the CPU?".to_owned(),
+        check,
+    }
+}
+
+fn n_passed(results: &TaskResults) -> Vec<usize> {
+    results.tasks.iter().map(|task| task.n_passed).collect()
+}
+
+#[test]
+fn the_bundled_model_solves_its_tasks() {
+    let mut chat = guide(128);
+    let tasks = tasks("bundled.json");
+    assert_eq!(tasks.len(), 10);
+    let greedy = run_tasks(&mut chat, &tasks, 1, 1, false).expect("results");
+    assert_eq!(n_passed(&greedy), [1; 10], "{greedy:?}");
+    assert_eq!(greedy.pass_at_k(1), Some(1.0));
+    assert_eq!(kept(&greedy), greedy);
+    assert!(chat.messages().is_empty());
+
+    // A check can fail: each question with the answer that the next one takes.
+    let mut rotated = tasks.clone();
+    for (index, task) in rotated.iter_mut().enumerate() {
+        task.check = tasks[(index + 1) % tasks.len()].check.clone();
+    }
+    let wrong = run_tasks(&mut chat, &rotated, 1, 1, false).expect("results");
+    assert_eq!(n_passed(&wrong), [0; 10], "{wrong:?}");
+}
+
+#[test]
+fn drawn_replies_are_the_same_with_the_same_seed() {
+    let mut chat = guide(24);
+    let task = task("drawn", Check::Contains("with_cpu_moe_all()".to_owned()));
+    let tasks = [task];
+    let mut run = |seed| run_tasks(&mut chat, &tasks, 4, seed, false).expect("results");
+    let first = run(7);
+    assert_eq!((first.tasks[0].n, &first.tasks[0].name[..]), (4, "drawn"));
+    assert_eq!(run(7), first);
+    assert!(first.pass_at_k(4).is_some() && first.pass_at_k(5).is_none());
+    run(u32::MAX);
+}
+
+/// With a shell's commands.
+#[cfg(unix)]
+mod commands {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    fn shell(script: &str, timeout: Duration) -> Check {
+        Check::Command {
+            argv: ["sh", "-c", script].map(str::to_owned).to_vec(),
+            timeout,
+            test: "the test's own text".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_command_decides_by_what_it_gets() {
+        const LONG: Duration = Duration::from_secs(20);
+
+        let mut chat = guide(24);
+        let tasks = [
+            task("passes", shell("true", LONG)),
+            task("fails", shell("exit 3", LONG)),
+            // The reply, and the test's text behind it.
+            task("reply", shell("grep -q with_cpu_moe_all", LONG)),
+            task(
+                "test",
+                shell("tail -n 1 | grep -qx \"the test's own text\"", LONG),
+            ),
+            task("ends itself", shell("kill -9 $$", LONG)),
+            // In an empty folder that can be written to, but for the reply.
+            task(
+                "folder",
+                shell("touch a && test \"$(ls)\" = \"a\ninput\"", LONG),
+            ),
+            task(
+                "secrets",
+                shell("test -z \"$HOME$CARGO_MANIFEST_DIR\"", LONG),
+            ),
+            task("slow", shell("sleep 60", Duration::from_millis(200))),
+        ];
+        let start = Instant::now();
+        let results = run_tasks(&mut chat, &tasks, 1, 1, true).expect("results");
+        assert_eq!(n_passed(&results), [1, 0, 1, 1, 0, 1, 1, 0], "{results:?}");
+        assert!(start.elapsed() < Duration::from_secs(30));
+        let ours = format!("llama-moe-task-{}-", std::process::id());
+        let left = fs::read_dir(std::env::temp_dir()).expect("the folder");
+        for entry in left.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            assert!(!name.starts_with(&ours), "{name}");
+        }
+    }
+
+    #[test]
+    fn commands_run_only_where_they_are_allowed() {
+        let mut chat = guide(8);
+        let folder = tempfile::tempdir().expect("a scratch folder");
+        let trace = folder.path().join("trace");
+        let script = format!("touch '{}'", trace.display());
+        let tasks = [
+            task("harmless", Check::Contains("a".to_owned())),
+            task("harmful", shell(&script, Duration::from_secs(20))),
+        ];
+        let error = refused(run_tasks(&mut chat, &tasks, 1, 1, false));
+        let task = "harmful".to_owned();
+        assert_eq!(error, QualityError::CommandsNotAllowed { task });
+        assert!(!trace.exists());
+        run_tasks(&mut chat, &tasks, 1, 1, true).expect("results");
+        assert!(trace.exists());
+    }
+
+    /// Each task is passed by a right function, and not by one that returns its argument.
+    #[test]
+    fn the_tasks_in_code_tell_right_from_wrong() {
+        let right = [
+            "is_leap_year = lambda y: y % 4 == 0 and (y % 100 != 0 or y % 400 == 0)",
+            "def gcd(a, b):\n    while b:\n        a, b = b, a % b\n    return a",
+            "def is_palindrome(t):\n    t = [c for c in t.lower() if c.isalnum()]\n    return t == t[::-1]",
+            "from itertools import groupby\nrun_lengths = lambda x: [(k, len(list(g))) for k, g in groupby(x)]",
+            "top_k = lambda x, k: sorted(range(len(x)), key=lambda i: -x[i])[:k]",
+            "def to_roman(n):\n    out = ''\n    for v, s in zip([1000, 900, 500, 400, 100, 90, 50, 40, 10, 9, 5, 4, 1], 'M CM D CD C XC L XL X IX V IV I'.split()):\n        out += s * (n // v)\n        n %= v\n    return out",
+            "def is_balanced(t):\n    s = []\n    for c in t:\n        if c in '([{':\n            s.append(c)\n        elif c in ')]}' and (not s or s.pop() + c not in ('()', '[]', '{}')):\n            return False\n    return not s",
+            "transpose = lambda m: [list(r) for r in zip(*m)]",
+            "def human_size(n):\n    if n < 1024:\n        return f'{n} B'\n    for u in ['KiB', 'MiB', 'GiB', 'TiB']:\n        n /= 1024\n        if n < 1024 or u == 'TiB':\n            return f'{n:.1f} {u}'",
+            "def merge_intervals(x):\n    out = []\n    for a, b in sorted(x):\n        if out and a <= out[-1][1]:\n            out[-1] = (out[-1][0], max(b, out[-1][1]))\n        else:\n            out.append((a, b))\n    return out",
+        ];
+        let tasks = tasks("code.json");
+        assert_eq!(tasks.len(), right.len());
+        for (task, right) in tasks.iter().zip(right) {
+            let wrong = format!("def {}(x, *_):\n    return x", task.name);
+            assert!(solves(task, right), "{}", task.name);
+            assert!(!solves(task, &wrong), "{}", task.name);
+        }
+    }
+
+    /// Whether the task's command ends well with this function. No model at hand writes one, so it
+    /// is given it by hand.
+    fn solves(task: &Task, function: &str) -> bool {
+        use std::io::Write;
+        use std::process::{Command, Stdio};
+
+        let Check::Command { argv, test, .. } = &task.check else {
+            panic!("{task:?}");
+        };
+        let mut child = Command::new(&argv[0])
+            .args(&argv[1..])
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("Python");
+        let mut stdin = child.stdin.take().expect("its input");
+        write!(stdin, "{function}\n{test}\n").expect("written");
+        drop(stdin);
+        child.wait().expect("its end").success()
+    }
+
+    #[test]
+    fn a_command_that_is_not_there_is_no_failed_check() {
+        let mut chat = guide(8);
+        let check = Check::Command {
+            argv: vec!["no-such-program-anywhere".to_owned()],
+            timeout: Duration::from_secs(1),
+            test: String::new(),
+        };
+        let error = refused(run_tasks(&mut chat, &[task("none", check)], 1, 1, true));
+        assert!(matches!(error, QualityError::Command { .. }), "{error}");
+        assert!(error.to_string().contains("no-such-program-anywhere"));
+    }
+}
+
+#[test]
+fn files_that_are_no_tasks_are_refused() {
+    let dir = tempfile::tempdir().expect("a scratch folder");
+    let path = dir.path().join("tasks.json");
+    let one = r#"{"name":"a","prompt":"b","check":{"contains":"c"}}"#;
+    for (text, reason) in [
+        ("", "EOF"),
+        ("{}", "expected a sequence"),
+        ("[]", "no tasks"),
+        (&format!("[{one},{one}]"), "\"a\""),
+        (
+            r#"[{"name":"a","prompt":"b","check":{"contains":""}}]"#,
+            "empty",
+        ),
+        (
+            r#"[{"name":"a","prompt":"b","check":{"contain":"c"}}]"#,
+            "contain",
+        ),
+        (
+            r#"[{"name":"a","prompt":"b","check":{"contains":"c"},"k":1}]"#,
+            "k",
+        ),
+        (
+            r#"[{"name":"a","prompt":"b","check":{"command":{"argv":[],"timeout":1}}}]"#,
+            "program",
+        ),
+        (
+            r#"[{"name":"a","prompt":"b","check":{"command":{"argv":["x"],"timeout":0}}}]"#,
+            "time",
+        ),
+        (
+            r#"[{"name":"a","prompt":"b","check":{"command":{"argv":["x"],"timeout":-1}}}]"#,
+            "negative",
+        ),
+    ] {
+        fs::write(&path, text).expect("a file");
+        match refused(Task::read_all(&path)) {
+            QualityError::TaskFile { reason: told, .. } => {
+                assert!(told.contains(reason), "{text}: {told}");
+            }
+            error => panic!("{text}: {error}"),
+        }
+    }
+    fs::write(&path, format!("[{one}]")).expect("a file");
+    let read = Task::read_all(&path).expect("a task");
+    assert_eq!(kept(&read), read);
+    let missing = Task::read_all(dir.path().join("none.json"));
+    assert!(matches!(missing, Err(Error::File { .. })));
+}
+
+#[test]
+fn what_is_no_reply_is_not_checked() {
+    let mut chat = guide(8);
+    let some = [task("some", Check::Contains("a".to_owned()))];
+    let none = run_tasks(&mut chat, &some, 0, 1, false);
+    assert!(matches!(none, Err(Error::Parameter { .. })));
+    let of_none = run_tasks(&mut chat, &[], 3, 1, false).expect("results");
+    assert_eq!((of_none.tasks.len(), of_none.pass_at_k(1)), (0, None));
+
+    let abort = AbortToken::new();
+    let context = small().with_abort_token(abort.clone());
+    let params = ChatParams::default()
+        .with_context(context)
+        .with_max_tokens(8);
+    let params = params.with_template(ChatTemplate::builtin("chatml").expect("a template"));
+    let mut chat = model(Layout::Qwen3Moe).chat(params).expect("a chat");
+    abort.abort();
+    let aborted = run_tasks(&mut chat, &some, 1, 1, false);
+    assert!(
+        matches!(aborted, Err(Error::Decode(DecodeError::Aborted))),
+        "{aborted:?}"
     );
 }

@@ -19,7 +19,7 @@ pub use exit::{Result, exit_code, is_broken_pipe};
 pub use hub::HubModel;
 pub use interrupt::Interrupt;
 pub use log::LogArgs;
-pub use model::{ModelArgs, bundled_model};
+pub use model::{ModelArgs, add_rpc_servers, bundled_model};
 pub use placement::{MemoryReport, PlacementReport, RuleReport, write_placement_svg, write_svg};
 pub use plan::{LimitsReport, MARGIN, PlanReport, PlannedMemoryReport, PlannedRule, VramArgs};
 pub use progress::ShareBar;

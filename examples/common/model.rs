@@ -90,7 +90,7 @@ impl ModelArgs {
     /// # Errors
     /// For an unknown device, a worker that does not answer, a rule that is none.
     pub fn params(&self, backend: &Backend) -> Result<ModelParams> {
-        self.add_rpc_servers(backend)?;
+        add_rpc_servers(backend, &self.rpc)?;
         let mut params = ModelParams::default();
         for rules in &self.override_tensor {
             params = params
@@ -140,25 +140,33 @@ impl ModelArgs {
         })?;
         Ok(model)
     }
+}
 
-    #[cfg(feature = "rpc")]
-    fn add_rpc_servers(&self, backend: &Backend) -> Result<()> {
-        for endpoint in &self.rpc {
-            backend
-                .add_rpc_server(endpoint.as_str())
-                .map_err(|error| format!("--rpc {endpoint}: {error}"))?;
-        }
-        Ok(())
+/// Connects to workers, whose devices are then used too.
+///
+/// # Errors
+/// If one does not answer, and without the feature `rpc` if there is any.
+#[cfg(feature = "rpc")]
+pub fn add_rpc_servers(backend: &Backend, endpoints: &[String]) -> Result<()> {
+    for endpoint in endpoints {
+        backend
+            .add_rpc_server(endpoint.as_str())
+            .map_err(|error| format!("--rpc {endpoint}: {error}"))?;
     }
+    Ok(())
+}
 
-    #[cfg(not(feature = "rpc"))]
-    fn add_rpc_servers(&self, _: &Backend) -> Result<()> {
-        match self.rpc.first() {
-            None => Ok(()),
-            Some(endpoint) => Err(format!(
-                "--rpc {endpoint}: built without the feature `rpc`; add --features rpc to cargo's options"
-            )
-            .into()),
-        }
+/// Refuses workers: this is built without the feature `rpc`.
+///
+/// # Errors
+/// If there is any.
+#[cfg(not(feature = "rpc"))]
+pub fn add_rpc_servers(_: &Backend, endpoints: &[String]) -> Result<()> {
+    match endpoints.first() {
+        None => Ok(()),
+        Some(endpoint) => Err(format!(
+            "--rpc {endpoint}: built without the feature `rpc`; add --features rpc to cargo's options"
+        )
+        .into()),
     }
 }

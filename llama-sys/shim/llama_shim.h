@@ -999,6 +999,35 @@ enum llama_shim_status llama_shim_memory_get(
 /* Frees the list; NULL is fine. */
 void llama_shim_memory_free(struct llama_shim_memory * list) LLAMA_SHIM_NOEXCEPT;
 
+/* ---- how fast memory gets to a device ------------------------------------------------- */
+
+/* The most that one transfer can copy, in bytes: 1 GiB. */
+enum llama_shim_transfer_limit {
+    LLAMA_SHIM_TRANSFER_MAX_SIZE = 1 << 30
+};
+
+/* A piece of system memory, and one as large of a device. */
+struct llama_shim_transfer;
+
+/* Allocates both: `size` bytes of memory that the system may move, or with `page_locked` of
+   the device's own host memory, which is unsupported where it has none. For a worker process
+   (RPC), one thread per connection. */
+enum llama_shim_status llama_shim_transfer_new(
+    ggml_backend_dev_t dev,
+    bool page_locked,
+    size_t size,
+    struct llama_shim_transfer ** transfer,
+    char ** error) LLAMA_SHIM_NOEXCEPT;
+
+/* Copies all of it to the device, as a computation copies weights it needs, and waits until it
+   is there. One thread per transfer; for a worker process, per connection. */
+enum llama_shim_status llama_shim_transfer_run(
+    struct llama_shim_transfer * transfer,
+    char ** error) LLAMA_SHIM_NOEXCEPT;
+
+/* Frees both; NULL is fine. */
+void llama_shim_transfer_free(struct llama_shim_transfer * transfer) LLAMA_SHIM_NOEXCEPT;
+
 /* ---- the loader's regular expressions ----------------------------------------------- */
 
 /* Limits. libstdc++ recurses while it compiles and while it matches. MAX_STEPS bounds

@@ -1,9 +1,10 @@
 #include "guard.hpp"
 #include "weight.hpp"
 
+#include "ggml-cpp.h"
+
 #include <algorithm>
 #include <cstdint>
-#include <memory>
 #include <vector>
 
 using namespace llama_shim;
@@ -20,20 +21,10 @@ constexpr int64_t MAX_EXPERT_USED = int64_t(1) << 12;
 constexpr int64_t N_TOKENS = 512;
 constexpr int64_t N_SEQS   = 3;
 
-struct ggml_context_deleter {
-    void operator()(ggml_context * ctx) const { ggml_free(ctx); }
-};
-using ggml_context_owner = std::unique_ptr<ggml_context, ggml_context_deleter>;
-
-struct buffer_deleter {
-    void operator()(ggml_backend_buffer_t buffer) const { ggml_backend_buffer_free(buffer); }
-};
-using buffer_owner = std::unique_ptr<ggml_backend_buffer, buffer_deleter>;
-
 // Room for the weight, the other operands of any operation, and its result; no data.
-ggml_context_owner weight_context() {
+ggml_context_ptr weight_context() {
     ggml_init_params params = {16 * ggml_tensor_overhead(), nullptr, true};
-    ggml_context_owner ctx(ggml_init(params));
+    ggml_context_ptr ctx(ggml_init(params));
     if (!ctx) {
         throw std::bad_alloc();
     }
@@ -195,7 +186,7 @@ enum llama_shim_status llama_shim_weight_size(
     }
     return guard(error, [&] {
         require(buft != nullptr && ne != nullptr && size != nullptr, "an argument is NULL");
-        const ggml_context_owner ctx = weight_context();
+        const ggml_context_ptr ctx = weight_context();
         const ggml_tensor * weight = describe_weight(ctx.get(), type, ne);
         *size = GGML_PAD(ggml_backend_buft_get_alloc_size(buft, weight), ggml_backend_buft_get_alignment(buft));
     });
@@ -216,11 +207,11 @@ enum llama_shim_status llama_shim_weight_supported(
     return guard(error, [&] {
         require(dev != nullptr && buft != nullptr && ne != nullptr && hparams != nullptr && supported != nullptr,
                 "an argument is NULL");
-        const ggml_context_owner ctx = weight_context();
+        const ggml_context_ptr ctx = weight_context();
         ggml_tensor * weight = describe_weight(ctx.get(), type, ne);
         const ggml_tensor * node = imagine(ctx.get(), op, weight, *hparams);
         // Empty: it only says in which buffer type the weight would be.
-        const buffer_owner buffer(ggml_backend_buft_alloc_buffer(buft, 0));
+        const ggml_backend_buffer_ptr buffer(ggml_backend_buft_alloc_buffer(buft, 0));
         weight->buffer = buffer.get();
         *supported = ggml_backend_dev_supports_op(dev, node);
     });

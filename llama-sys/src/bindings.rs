@@ -230,6 +230,7 @@ pub type llama_opt_param_filter = ::core::option::Option<
 pub type llama_shim_status = ::core::ffi::c_uint;
 pub type llama_shim_grammar_limit = ::core::ffi::c_uint;
 pub type llama_shim_weight_layer = ::core::ffi::c_uint;
+pub type llama_shim_transfer_limit = ::core::ffi::c_uint;
 pub type llama_shim_regex_limit = ::core::ffi::c_uint;
 pub type llama_shim_fit_result = ::core::ffi::c_uint;
 #[repr(C)]
@@ -846,6 +847,11 @@ pub struct llama_shim_memory {
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
+pub struct llama_shim_transfer {
+    _unused: [u8; 0],
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct llama_shim_regex {
     _unused: [u8; 0],
 }
@@ -1319,6 +1325,7 @@ pub const LLAMA_SHIM_WEIGHT_UNKNOWN: llama_shim_weight_layer = 0;
 pub const LLAMA_SHIM_WEIGHT_INPUT: llama_shim_weight_layer = 1;
 pub const LLAMA_SHIM_WEIGHT_REPEATING: llama_shim_weight_layer = 2;
 pub const LLAMA_SHIM_WEIGHT_OUTPUT: llama_shim_weight_layer = 3;
+pub const LLAMA_SHIM_TRANSFER_MAX_SIZE: llama_shim_transfer_limit = 1073741824;
 pub const LLAMA_SHIM_REGEX_MAX_LENGTH: llama_shim_regex_limit = 4096;
 pub const LLAMA_SHIM_REGEX_MAX_DEPTH: llama_shim_regex_limit = 64;
 pub const LLAMA_SHIM_REGEX_MAX_STEPS: llama_shim_regex_limit = 16384;
@@ -7129,6 +7136,24 @@ unsafe extern "C" {
 }
 unsafe extern "C" {
     pub fn llama_shim_memory_free(list: *mut llama_shim_memory);
+}
+unsafe extern "C" {
+    pub fn llama_shim_transfer_new(
+        dev: ggml_backend_dev_t,
+        page_locked: bool,
+        size: usize,
+        transfer: *mut *mut llama_shim_transfer,
+        error: *mut *mut ::core::ffi::c_char,
+    ) -> llama_shim_status;
+}
+unsafe extern "C" {
+    pub fn llama_shim_transfer_run(
+        transfer: *mut llama_shim_transfer,
+        error: *mut *mut ::core::ffi::c_char,
+    ) -> llama_shim_status;
+}
+unsafe extern "C" {
+    pub fn llama_shim_transfer_free(transfer: *mut llama_shim_transfer);
 }
 unsafe extern "C" {
     pub fn llama_shim_regex_new(

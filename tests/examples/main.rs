@@ -3,6 +3,8 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[cfg(feature = "measure")]
+mod ab;
 mod bad_input;
 mod bundled;
 mod chat;

@@ -11,15 +11,15 @@ use crate::programs::{TEMPLATE, chat, outcome, path, run};
 use crate::support::layouts::Layout;
 
 /// A worker process that lends its CPU, ended on drop.
-struct Worker {
-    endpoint: String,
+pub struct Worker {
+    pub endpoint: String,
     process: Child,
     /// Open, since the worker goes on to report clients.
     _stdout: BufReader<ChildStdout>,
 }
 
 impl Worker {
-    fn start(cache: &Path) -> Self {
+    pub fn start(cache: &Path) -> Self {
         let mut process = Command::new(path("rpc_worker"))
             .args([
                 "--listen",

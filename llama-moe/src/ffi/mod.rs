@@ -25,6 +25,8 @@ mod regex;
 mod rpc;
 mod sampler;
 mod text;
+#[cfg(feature = "measure")]
+mod transfer;
 mod vocab;
 mod weights;
 
@@ -55,6 +57,8 @@ pub(crate) use regex::Regex;
 pub(crate) use rpc::{add_server, serve};
 pub(crate) use sampler::{PlainSampler, SamplerHandle};
 pub(crate) use text::c_string;
+#[cfg(feature = "measure")]
+pub(crate) use transfer::TransferHandle;
 pub(crate) use vocab::SpecialToken;
 pub(crate) use weights::{
     WeightHparams, WeightLayer, WeightOp, WeightPlace, WeightShape, cpu_places, device_places,

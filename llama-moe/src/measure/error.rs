@@ -57,6 +57,13 @@ pub enum MeasureError {
         reason: String,
     },
 
+    /// A reply could not be sent to its reader on this machine.
+    #[error("no reply is delivered over a connection of this machine to itself: {reason}")]
+    Delivery {
+        /// The operating system's reason.
+        reason: String,
+    },
+
     /// The file with known hashes is not one.
     #[error(
         "'{}' is no file of known hashes ({reason}): delete it, or name another",

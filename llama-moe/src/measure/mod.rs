@@ -1,9 +1,10 @@
 //! What a run takes, measured: times, memory, statistics, and what it was measured on.
 //!
 //! [`generate`] takes the time of each token. [`Series`] keeps repetitions of a number and says
-//! how certain their mean is, and whether another series differs from it. [`DeviceWatch`],
+//! how certain their mean is, and whether another series differs from it; [`holm`] is for many
+//! comparisons at once. [`deliver`] sends what is generated to a reader. [`DeviceWatch`],
 //! [`breakdown`], [`memory_kinds`] and [`HostMemory`] tell what memory is in use, each in its own
-//! way. [`Provenance`] says what a result was measured on, for it to be repeated.
+//! way; [`transfer_rates`] how fast a device gets what is in system memory. [`Provenance`] says what a result was measured on, for it to be repeated.
 //! [`quality`] tells whether a variant still says the same.
 //!
 //! Results keep their raw values, and can be written and read as JSON.
@@ -42,8 +43,10 @@
 //! # Ok::<(), llama_moe::Error>(())
 //! ```
 
+mod delivery;
 mod digest;
 mod error;
+mod holm;
 mod host;
 mod machine;
 mod memory;
@@ -53,12 +56,16 @@ mod run;
 mod seconds;
 mod series;
 mod student;
+mod transfer;
 
+pub use delivery::{Delivered, Way, deliver};
 pub use digest::{HashCache, sha256};
 pub use error::MeasureError;
+pub use holm::holm;
 pub use host::HostMemory;
 pub use machine::Machine;
 pub use memory::{DeviceUse, DeviceWatch, KindUse, MemorySplit, breakdown, memory_kinds};
-pub use provenance::{DeviceRecord, FileRecord, ModelRecord, Provenance};
+pub use provenance::{DeviceRecord, FileRecord, ModelRecord, Provenance, timestamp};
 pub use run::{Length, Run, generate, prompt};
 pub use series::{Interval, MeanDifference, Series};
+pub use transfer::{TransferRate, transfer_rates};

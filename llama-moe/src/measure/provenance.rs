@@ -137,7 +137,7 @@ impl Provenance {
             ffi::system_info()
         };
         Ok(Self {
-            date: rfc3339(SystemTime::now()),
+            date: timestamp(),
             command: command.collect(),
             model: ModelRecord::of(&Header::read(model)?, known)?,
             sources: Vec::new(),
@@ -286,6 +286,12 @@ fn environment(variables: impl Iterator<Item = (String, String)>) -> BTreeMap<St
             (name, value)
         })
         .collect()
+}
+
+/// The time now, UTC by RFC 3339, as [`Provenance::date`] has it.
+#[must_use]
+pub fn timestamp() -> String {
+    rfc3339(SystemTime::now())
 }
 
 fn rfc3339(time: SystemTime) -> String {

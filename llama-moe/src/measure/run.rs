@@ -72,6 +72,19 @@ pub fn generate(
     prompt: &[Token],
     length: Length,
 ) -> Result<Run> {
+    let (_, run) = generate_each(context, sampler, prompt, length, |_| Ok(()))?;
+    Ok(run)
+}
+
+/// As [`generate`], with a call for each token as soon as it is there, which counts to the time
+/// of the next one. Returns also the moment that times count from.
+pub(super) fn generate_each(
+    context: &mut Context,
+    sampler: &mut Sampler,
+    prompt: &[Token],
+    length: Length,
+    mut each: impl FnMut(Token) -> Result<()>,
+) -> Result<(Instant, Run)> {
     check(context, prompt.len(), length.tokens())?;
     let vocab = context.model().vocab();
     let mut token_times = Vec::with_capacity(length.tokens());
@@ -97,6 +110,7 @@ pub fn generate(
         if first_end.is_none() && vocab.is_eog(token) {
             first_end = Some(index);
         }
+        each(token)?;
         let is_over = matches!(length, Length::UpTo(_)) && first_end.is_some();
         if tokens.len() == length.tokens() || is_over {
             break;
@@ -106,14 +120,15 @@ pub fn generate(
         next.add(token, (prompt.len() + index) as u32, &[0], true)?;
         context.decode(&next)?;
     }
-    Ok(Run {
+    let run = Run {
         n_prompt: prompt.len(),
         length,
         prefill,
         tokens,
         token_times,
         first_end,
-    })
+    };
+    Ok((start, run))
 }
 
 fn check(context: &Context, n_prompt: usize, n_generate: usize) -> Result<(), MeasureError> {

@@ -53,6 +53,10 @@ pub struct MeanDifference {
     pub interval: Interval,
     /// Degrees of freedom by Welch and Satterthwaite. `None` where neither series scatters.
     pub degrees_of_freedom: Option<f64>,
+    /// The probability of a difference at least this large, to either side, between series of the
+    /// same thing: Welch's t test. `None` where neither series scatters: a difference is then
+    /// exact, and nothing is to be tested. See [`holm`](super::holm) for more than one.
+    pub p_value: Option<f64>,
     /// The difference as a part of the base's mean: 0.05 is 5 % more. `None` for a mean of 0.
     pub relative: Option<f64>,
 }
@@ -91,7 +95,9 @@ impl Series {
     /// Their mean.
     #[must_use]
     pub fn mean(&self) -> f64 {
-        self.values.iter().sum::<f64>() / self.values.len() as f64
+        let mean = self.values.iter().sum::<f64>() / self.values.len() as f64;
+        // Rounding must not make equal values scatter.
+        mean.clamp(self.min(), self.max())
     }
 
     /// The sample standard deviation σ, with N - 1 in the denominator. `None` for a single value,
@@ -159,7 +165,7 @@ impl Series {
     /// value.
     ///
     /// One of twenty comparisons of equals is significant at 95 % confidence: who compares many
-    /// things will find some.
+    /// things will find some. [`holm`](super::holm) says which of many are.
     #[must_use]
     pub fn difference(&self, base: &Self) -> Option<MeanDifference> {
         let spread = |series: &Self| {
@@ -185,6 +191,8 @@ impl Series {
                 },
             },
             degrees_of_freedom,
+            p_value: degrees_of_freedom
+                .map(|degrees| student::beyond(difference / both.sqrt(), degrees)),
             relative: relative.is_finite().then_some(relative),
         })
     }

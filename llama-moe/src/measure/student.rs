@@ -31,10 +31,31 @@ pub(super) fn two_sided(degrees: f64, share: f64) -> f64 {
     root * (s / root).sinh()
 }
 
-/// The density's integral from 0 to `end`, by Simpson's rule.
+/// How much of the distribution is farther from 0 than `t`, on both sides: 0.05 for a t of
+/// 12.706 and one degree of freedom. To seven digits, and 0 below 10⁻¹⁵.
+///
+/// `degrees` is at least 1.
+pub(super) fn beyond(t: f64, degrees: f64) -> f64 {
+    let degrees = degrees.clamp(1.0, NORMAL);
+    let root = degrees.sqrt();
+    let s = root * (t.abs() / root).asinh();
+    if s < END {
+        // The tail itself: of 1 less the middle no digits would be left.
+        between(s, END, degrees) / up_to(END, degrees)
+    } else {
+        0.0
+    }
+}
+
+/// The density's integral from 0 to `end`.
 fn up_to(end: f64, degrees: f64) -> f64 {
+    between(0.0, end, degrees)
+}
+
+/// The density's integral, by Simpson's rule.
+fn between(start: f64, end: f64, degrees: f64) -> f64 {
     const STEPS: u32 = 800;
-    let width = end / f64::from(STEPS);
+    let width = (end - start) / f64::from(STEPS);
     let sum: f64 = (0..=STEPS)
         .map(|step| {
             let weight = match step {
@@ -42,7 +63,7 @@ fn up_to(end: f64, degrees: f64) -> f64 {
                 odd if odd % 2 == 1 => 4.0,
                 _ => 2.0,
             };
-            weight * density(width * f64::from(step), degrees)
+            weight * density(start + width * f64::from(step), degrees)
         })
         .sum();
     sum * width / 3.0
@@ -88,6 +109,28 @@ mod tests {
             let two = share * (2.0 / (1.0 - share * share)).sqrt();
             assert!((two_sided(1.0, share) / cauchy - 1.0).abs() < 1e-9);
             assert!((two_sided(2.0, share) / two - 1.0).abs() < 1e-9);
+        }
+    }
+
+    #[test]
+    fn what_is_beyond_a_quantile_is_the_rest_of_its_share() {
+        for degrees in [1.0, 2.5, 4.0, 17.776, 120.0, 1e12] {
+            for share in [0.1, 0.5, 0.95, 0.999] {
+                let rest = beyond(two_sided(degrees, share), degrees);
+                assert!(
+                    (rest - (1.0 - share)).abs() < 1e-7,
+                    "{degrees}, {share}: {rest}"
+                );
+            }
+            assert!((beyond(0.0, degrees) - 1.0).abs() < 1e-12);
+            assert!(beyond(f64::INFINITY, degrees) < 1e-15);
+        }
+        // Of one and two degrees, in closed form, far from the middle too.
+        for t in [0.5f64, 12.706, 1e3, 1e6] {
+            let cauchy = 2.0 / std::f64::consts::PI * (1.0 / t).atan();
+            let two = 2.0 / (t * t + 2.0) / (1.0 + t / (t * t + 2.0).sqrt());
+            assert!((beyond(t, 1.0) / cauchy - 1.0).abs() < 1e-6, "{t}");
+            assert!((beyond(-t, 2.0) / two - 1.0).abs() < 1e-6, "{t}");
         }
     }
 

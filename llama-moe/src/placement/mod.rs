@@ -49,6 +49,7 @@
 //! Matching is done by the loader's own `std::regex`.
 
 mod dry_run;
+mod limits;
 mod lower;
 mod machine;
 mod overrides;
@@ -62,14 +63,13 @@ mod rule;
 mod verify;
 
 pub use dry_run::DryRun;
+pub use limits::{Limits, host_bandwidth};
 pub(crate) use lower::DevicesInUse;
 pub use lower::{LoweredOverrides, RuleMatch};
 pub use overrides::{OverrideError, TensorOverrides};
 pub use pattern::{Pattern, PatternError};
 pub use picture::{Picture, PictureCell};
-pub use plan::{
-    Budget, Limits, MemoryUse, Plan, PlanError, PlannedMemory, Planner, host_bandwidth,
-};
+pub use plan::{Budget, MemoryUse, Plan, PlanError, PlannedMemory, Planner};
 pub use preview::{Preview, TensorPreview};
 pub use report::{MemoryKind, Placement, PlacementSum, TensorPlacement};
 pub use rule::{Rule, Target};

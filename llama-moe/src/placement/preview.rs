@@ -8,7 +8,7 @@ use super::report::{PlacementSum, write_table};
 use crate::backend::{Backend, Device};
 use crate::error::{Error, Result};
 use crate::ffi::{self, WeightLayer, WeightOp};
-use crate::gguf::{Header, Role, TensorInfo};
+use crate::gguf::{Header, MoeShape, Role, TensorInfo};
 use crate::model::{LoadMode, ModelParams, ModelSource, checked_without_vocab};
 
 /// Where the loader will put every tensor of a model, and what each rule takes, before
@@ -33,6 +33,8 @@ pub struct Preview {
     tensors: Vec<TensorPreview>,
     rules: Vec<RuleMatch>,
     load_mode: LoadMode,
+    #[cfg_attr(feature = "serde", serde(skip))]
+    moe: Option<MoeShape>,
 }
 
 /// One tensor of a model that is not loaded.
@@ -175,7 +177,12 @@ impl Preview {
             tensors,
             rules: overrides.matches().cloned().collect(),
             load_mode,
+            moe: header.moe(),
         })
+    }
+
+    pub(super) fn moe(&self) -> Option<&MoeShape> {
+        self.moe.as_ref()
     }
 
     /// The tensors that will be loaded, in the file's order.

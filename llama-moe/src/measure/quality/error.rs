@@ -119,4 +119,31 @@ pub enum QualityError {
     /// An embedding without a direction.
     #[error("an embedding of zeros has no direction to compare")]
     ZeroEmbedding,
+
+    /// A file of tasks cannot be used.
+    #[error("'{}' is no usable file of tasks: {reason}", path.display())]
+    TaskFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+
+    /// A task's check would run a command.
+    #[error(
+        "the task '{task}' is checked by a command, which may run what the model writes: allow commands, or leave the task out"
+    )]
+    CommandsNotAllowed {
+        /// The task.
+        task: String,
+    },
+
+    /// A command that checks replies cannot be run.
+    #[error("the command '{program}' that checks a reply cannot be run: {reason}")]
+    Command {
+        /// The program.
+        program: String,
+        /// The operating system's reason.
+        reason: String,
+    },
 }

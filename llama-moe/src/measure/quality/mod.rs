@@ -2,7 +2,8 @@
 //!
 //! Each variant runs in a process of its own, so what the base said is kept: a file of its
 //! [logits](record), which a variant is [compared](compare) with over the same tokens; its
-//! [greedy output](GreedyOutput) and its [embeddings](Embeddings) with serde.
+//! [greedy output](GreedyOutput) and its [embeddings](Embeddings) with serde. What it can do is
+//! told by [tasks](run_tasks) whose replies a program checks.
 //!
 //! The base:
 //!
@@ -58,6 +59,7 @@
 //! taken off first. Everything is in nats, the unit of the natural logarithm.
 
 mod chunks;
+mod command;
 mod divergence;
 mod embedding;
 mod error;
@@ -65,6 +67,7 @@ mod logits;
 mod logits_file;
 mod output;
 mod perplexity;
+mod tasks;
 
 pub use chunks::Chunks;
 pub use divergence::{Divergence, compare};
@@ -73,3 +76,4 @@ pub use error::QualityError;
 pub use logits::{kl_divergence, log_probability};
 pub use output::{GreedyOutput, OutputDifference, edit_distance};
 pub use perplexity::{Perplexity, perplexity, record};
+pub use tasks::{Check, Task, TaskResult, TaskResults, run_tasks};

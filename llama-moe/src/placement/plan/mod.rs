@@ -4,7 +4,6 @@ mod budget;
 mod command;
 mod error;
 mod fill;
-mod limits;
 mod planner;
 mod scene;
 mod table;
@@ -14,14 +13,13 @@ use std::path::PathBuf;
 
 pub use budget::Budget;
 pub use error::PlanError;
-pub use limits::{Limits, host_bandwidth};
 pub use planner::Planner;
 pub use usage::MemoryUse;
 
 use super::preview::Preview;
 use crate::backend::Device;
 use crate::context::ContextParams;
-use crate::gguf::{MoeShape, Role};
+use crate::gguf::MoeShape;
 use crate::model::ModelParams;
 
 /// How a model can be loaded within a [`Budget`](super::Budget), made by
@@ -143,26 +141,8 @@ impl Plan {
         &self.preview
     }
 
-    /// Bytes in system memory that every token reads, routed experts apart. Embeddings are there
-    /// always, but only a row of them is read, unless they are the output too. Blocks that
-    /// predict further tokens are read when somebody asks for those.
-    fn host_bytes_of_layers(&self) -> u64 {
-        let tensors = self.preview.tensors();
-        let is_output = |name: &str| name == "output.weight";
-        let has_output = tensors.iter().any(|tensor| is_output(&tensor.name));
-        let tied = tensors
-            .iter()
-            .rev()
-            .find(|tensor| tensor.name == "token_embd.weight");
-        let tied = tied.filter(|tensor| !has_output && tensor.is_host);
-        let others = tensors
-            .iter()
-            .filter(|tensor| tensor.is_host)
-            .filter(|tensor| {
-                let apart = [Role::RoutedExpert, Role::Embedding, Role::Mtp];
-                !apart.contains(&tensor.role)
-            });
-        others.chain(tied).map(|tensor| tensor.bytes).sum()
+    pub(super) fn n_ubatch(&self) -> u32 {
+        self.n_ubatch
     }
 }
 

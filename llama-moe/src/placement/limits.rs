@@ -1,53 +1,121 @@
-//! The physical limit of a plan: how fast its weights can be read.
+//! The physical limit of a placement: how fast its weights can be read.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::Plan;
+use super::{Plan, Preview};
+use crate::gguf::Role;
 
-/// Upper bounds of a plan's speed, from how fast the weights that are in system memory can be
-/// read. What is measured later is lower: published figures reach 0.3 to 0.5 of the decode bound.
+/// Tokens in a batch from which on llama.cpp has a GPU compute with weights in system memory.
+const STREAMED_FROM: u32 = 32;
+
+/// Upper bounds of a placement's speed, from how fast the weights that are in system memory can
+/// be read. What is measured later is lower: published figures reach 0.3 to 0.5 of the decode
+/// bound.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Limits {
     /// Bytes per second that system memory delivers.
     pub host_bandwidth: f64,
+    /// Tokens of a prompt that are computed at once, 1 at least.
+    pub n_ubatch: u32,
     /// Tokens per second of one sequence: each reads the experts it uses, and whatever else is
     /// in system memory. `None` where nothing is.
     pub decode: Option<f64>,
     /// Tokens per second of a prompt in pieces of `n_ubatch` tokens, which together read most
     /// experts once if all are used alike: a router with favourites reads fewer. `None` as above.
+    ///
+    /// This is so where the CPU computes with them: without a GPU, with one of another machine
+    /// (RPC), and without [`op_offload`](crate::ContextParams::with_op_offload). Otherwise see
+    /// [`prefill_streamed`](Self::prefill_streamed).
     pub prefill: Option<f64>,
 }
 
-impl Plan {
-    /// The bounds for a bandwidth, in bytes per second, such as [`host_bandwidth`] measures.
-    /// For one that is no positive number there are none.
+impl Limits {
+    /// Tokens per second of a prompt where what is in system memory is copied to a GPU that
+    /// computes with it, at so many bytes per second. llama.cpp does so for 32 tokens or more at
+    /// once (`GGML_OP_OFFLOAD_MIN_BATCH`), copies only the experts that are used, and copies and
+    /// computes by turns. So the bound is that of the same bytes at another rate.
+    ///
+    /// `None` for fewer tokens at once, where nothing is in system memory, and for a rate that is
+    /// no positive number.
     #[must_use]
-    pub fn limits(&self, host_bandwidth: f64) -> Limits {
-        let used = match &self.moe {
+    pub fn prefill_streamed(&self, host_to_device: f64) -> Option<f64> {
+        let is_streamed = self.n_ubatch >= STREAMED_FROM;
+        let is_rate = host_to_device > 0.0 && host_to_device.is_finite();
+        let prefill = self.prefill.filter(|_| is_streamed && is_rate)?;
+        Some(prefill / self.host_bandwidth * host_to_device)
+    }
+}
+
+impl Preview {
+    /// The bounds for prompts in pieces of `n_ubatch` tokens (0 counts as 1) and for a bandwidth,
+    /// in bytes per second, such as [`host_bandwidth`] measures. For one that is no positive
+    /// number there are none.
+    #[must_use]
+    pub fn limits(&self, n_ubatch: u32, host_bandwidth: f64) -> Limits {
+        let n_ubatch = n_ubatch.max(1);
+        let used = match self.moe() {
             Some(moe) if moe.n_expert > 0 => {
                 (f64::from(moe.n_expert_used) / f64::from(moe.n_expert)).min(1.0)
             }
             _ => 1.0,
         };
-        let experts = self.host.used.experts as f64;
+        let experts = self.host_bytes_of_experts() as f64;
         let others = self.host_bytes_of_layers() as f64;
         let time = |share: f64| (experts * share + others) / host_bandwidth;
         let per_second = |tokens: f64, time: f64| {
             let is_bound = host_bandwidth > 0.0 && time > 0.0 && time.is_finite();
             is_bound.then(|| tokens / time)
         };
-        let n_ubatch = f64::from(self.n_ubatch.max(1));
-        let seen = 1.0 - (1.0 - used).powf(n_ubatch);
+        let n_tokens = f64::from(n_ubatch);
+        let seen = 1.0 - (1.0 - used).powf(n_tokens);
         Limits {
             host_bandwidth,
+            n_ubatch,
             decode: per_second(1.0, time(used)),
-            prefill: per_second(n_ubatch, time(seen)),
+            prefill: per_second(n_tokens, time(seen)),
         }
+    }
+
+    fn host_bytes_of_experts(&self) -> u64 {
+        let in_host = self.tensors().iter().filter(|tensor| tensor.is_host);
+        let experts = in_host.filter(|tensor| tensor.role == Role::RoutedExpert);
+        experts.map(|tensor| tensor.bytes).sum()
+    }
+
+    /// Bytes in system memory that every token reads, routed experts apart. Embeddings are there
+    /// always, but only a row of them is read, unless they are the output too. Blocks that
+    /// predict further tokens are read when somebody asks for those.
+    fn host_bytes_of_layers(&self) -> u64 {
+        let tensors = self.tensors();
+        let is_output = |name: &str| name == "output.weight";
+        let has_output = tensors.iter().any(|tensor| is_output(&tensor.name));
+        let tied = tensors
+            .iter()
+            .rev()
+            .find(|tensor| tensor.name == "token_embd.weight");
+        let tied = tied.filter(|tensor| !has_output && tensor.is_host);
+        let others = tensors
+            .iter()
+            .filter(|tensor| tensor.is_host)
+            .filter(|tensor| {
+                let apart = [Role::RoutedExpert, Role::Embedding, Role::Mtp];
+                !apart.contains(&tensor.role)
+            });
+        others.chain(tied).map(|tensor| tensor.bytes).sum()
+    }
+}
+
+impl Plan {
+    /// The bounds of its [preview](Self::preview), for prompts in the pieces that the plan has
+    /// room for: see [`Preview::limits`].
+    #[must_use]
+    pub fn limits(&self, host_bandwidth: f64) -> Limits {
+        self.preview().limits(self.n_ubatch(), host_bandwidth)
     }
 }
 

@@ -1,0 +1,127 @@
+//! One trial: a variant loaded, warmed up and measured.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use common::{Result, add_rpc_servers};
+use llama_moe::measure::{
+    DeviceWatch, HostMemory, Length, Run, Way, breakdown, deliver, generate, memory_kinds, prompt,
+};
+use llama_moe::{Backend, Context, Error, FailureKind, Model, Sampler, SamplerChain, Token};
+
+use crate::job::Load;
+use crate::results::{Delivery, Measured, Settings};
+use crate::worker::Stages;
+
+/// How often the devices' free memory is read.
+const WATCH: Duration = Duration::from_millis(5);
+/// Tokens that are generated to warm up, at most.
+const WARM_UP: usize = 4;
+
+/// Loads and warms up, and nothing else.
+pub fn warm_up(backend: &Backend, load: &Load, stages: &mut Stages) -> Result<()> {
+    add_rpc_servers(backend, &load.settings.rpc)?;
+    let model = load.model(backend, stages)?;
+    let prompts = prompts(load, &model)?;
+    let mut context = model.context(load.settings.context(load.settings.n_ctx))?;
+    run_up(&mut context, &prompts, &load.settings, stages)
+}
+
+/// Measures a variant.
+pub fn measure(backend: &Backend, load: &Load, stages: &mut Stages) -> Result<Measured> {
+    let settings = &load.settings;
+    add_rpc_servers(backend, &settings.rpc)?;
+    let host_before = HostMemory::now();
+    let watch = DeviceWatch::start(&backend.gpus(), WATCH)?;
+    let start = Instant::now();
+    let model = load.model(backend, stages)?;
+    let loaded = start.elapsed();
+    let prompts = prompts(load, &model)?;
+    let mut context = model.context(settings.context(settings.n_ctx))?;
+    run_up(&mut context, &prompts, settings, stages)?;
+    let mut sampler = sampler(settings)?;
+    let length = Length::Exactly(settings.generate);
+    let mut runs: Vec<Run> = Vec::with_capacity(prompts.len());
+    for prompt in &prompts {
+        stages.begin(format!("measuring a prompt of {} tokens", prompt.len()))?;
+        runs.push(generate(&mut context, &mut sampler, prompt, length)?);
+    }
+    stages.begin("delivering a reply")?;
+    let delivery = match prompts.last() {
+        Some(prompt) => {
+            let mut by = |way| deliver(&mut context, &mut sampler, prompt, length, way);
+            Some(Delivery {
+                streaming: by(Way::Streaming)?,
+                whole: by(Way::Whole)?,
+            })
+        }
+        None => None,
+    };
+    stages.begin("reading what memory is in use")?;
+    let kinds = match model.placement() {
+        Ok(placement) => memory_kinds(&placement),
+        // An installed llama.cpp (feature `system`) does not tell.
+        Err(Error::Llama {
+            kind: FailureKind::Unsupported,
+            ..
+        }) => Vec::new(),
+        Err(error) => return Err(error.into()),
+    };
+    Ok(Measured {
+        load: loaded.as_secs_f64(),
+        devices: watch.finish(),
+        breakdown: breakdown(&mut context)?,
+        kinds,
+        host_before,
+        host_after: HostMemory::now(),
+        runs,
+        delivery,
+    })
+}
+
+impl Load {
+    /// The model, in the variant's way.
+    pub fn model(&self, backend: &Backend, stages: &mut Stages) -> Result<Model> {
+        stages.begin("loading")?;
+        let params = self.loading.params()?;
+        Ok(Model::load(backend, self.model.as_path(), params)?)
+    }
+
+    /// What prompts are cut from.
+    pub fn text(&self) -> Result<String> {
+        let path = self.text.display();
+        fs::read_to_string(&self.text).map_err(|error| format!("'{path}': {error}").into())
+    }
+}
+
+/// A prompt for each length.
+pub fn prompts(load: &Load, model: &Model) -> Result<Vec<Vec<Token>>> {
+    let (text, vocab) = (load.text()?, model.vocab());
+    let lengths = load.settings.prompt_tokens.iter();
+    let prompts = lengths.map(|n_tokens| prompt(&vocab, &text, *n_tokens));
+    Ok(prompts.collect::<Result<_, _>>()?)
+}
+
+/// A run that does not count: the longest prompt, as far as it is computed at once, and a few
+/// tokens.
+fn run_up(
+    context: &mut Context,
+    prompts: &[Vec<Token>],
+    settings: &Settings,
+    stages: &mut Stages,
+) -> Result<()> {
+    stages.begin("warming up")?;
+    let longest = prompts.iter().max_by_key(|prompt| prompt.len());
+    let longest = longest.map_or(&[][..], Vec::as_slice);
+    let at_once = &longest[..longest.len().min(context.n_ubatch() as usize)];
+    let length = Length::Exactly(settings.generate.min(WARM_UP));
+    generate(context, &mut sampler(settings)?, at_once, length)?;
+    Ok(())
+}
+
+/// How tokens are chosen, in each run from the same seed on: a text that does not turn in
+/// circles, which would read the same experts again and again.
+fn sampler(settings: &Settings) -> Result<Sampler> {
+    let chain = SamplerChain::new().top_k(40).temp(0.8);
+    Ok(chain.dist(settings.seed)?)
+}
