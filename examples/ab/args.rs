@@ -103,6 +103,10 @@ pub struct MeasuredArgs {
           value_parser = clap::value_parser!(u32).range(1..))]
     pub repetitions: u32,
 
+    /// Load nothing: where the weights would go, and what llama.cpp would take of each memory
+    #[arg(long, conflicts_with_all = ["repetitions", "quick", "tasks"])]
+    pub dry_run: bool,
+
     /// Allow for fewer than three repetitions, which the report then says
     #[arg(long)]
     pub quick: bool,

@@ -118,7 +118,7 @@ fn table(results: &Results) -> String {
 
 fn memory_of(variant: &VariantResults, is_host: bool) -> Option<Series> {
     series(variant, |measured| {
-        Some(mib(split(measured, is_host).iter().sum()))
+        Some(mib(split(&measured.breakdown, is_host).iter().sum()))
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use llama_moe::measure::MemorySplit;
 use serde::{Deserialize, Serialize};
 
 use crate::results::{Bandwidth, Ceiling, Failure, Settings};
@@ -45,7 +46,7 @@ pub struct PrepareJob {
     pub variants: Vec<Variant>,
     /// Workers.
     pub rpc: Vec<String>,
-    /// Repetitions of each variant.
+    /// Repetitions of each variant; 0 for a dry run.
     pub repetitions: usize,
     /// Whether fewer than three were allowed.
     pub is_quick: bool,
@@ -118,6 +119,8 @@ pub struct PreparedVariant {
     pub command_line: Option<String>,
     /// The limit model's bounds.
     pub ceiling: Option<Ceiling>,
+    /// What it would take of each buffer type.
+    pub dry_run: Option<Vec<MemorySplit>>,
 }
 
 /// A variant to be loaded.

@@ -6,8 +6,8 @@ use std::fs;
 use common::{Result, add_rpc_servers};
 use llama_moe::gguf::Header;
 use llama_moe::measure::quality::{Check, Chunks, Task};
-use llama_moe::measure::{FileRecord, HashCache, Provenance, prompt, sha256};
-use llama_moe::{Backend, ChatTemplate, Model, ModelParams, Preview};
+use llama_moe::measure::{FileRecord, HashCache, MemorySplit, Provenance, prompt, sha256};
+use llama_moe::{Backend, ChatTemplate, DryRun, Model, ModelParams, Preview};
 
 use crate::bandwidth::{bandwidth, ceiling};
 use crate::job::{PrepareJob, Prepared, PreparedVariant};
@@ -51,7 +51,7 @@ pub fn prepare(backend: &Backend, job: PrepareJob, stages: &mut Stages) -> Resul
         .collect::<Result<_, _>>()?;
     provenance = provenance.with_sources(sources);
 
-    about.extend(notes(backend, &job, &provenance, &variants));
+    about.extend(notes(backend, &job, &variants));
     let quality = job
         .quality
         .as_ref()
@@ -112,7 +112,7 @@ fn prepare_variant(
 ) -> Result<PreparedVariant> {
     let context = settings.context(settings.n_ctx);
     let (preview, command_line, n_gpu_layers, tensor_split) =
-        match variant.rules.choose(backend, header, context)? {
+        match variant.rules.choose(backend, header, context.clone())? {
             Choice::Rules(params, n_gpu_layers) => {
                 let preview = Preview::of_header(backend, header, &params)?;
                 let n_blocks = header.n_blocks();
@@ -126,16 +126,20 @@ fn prepare_variant(
                 plan.tensor_split().to_vec(),
             ),
         };
+    let loading = Loading {
+        n_gpu_layers,
+        tensor_split,
+        overrides: overrides(&preview),
+    };
+    let dry_run = DryRun::of_header(backend, header, &loading.params()?, &context)?;
+    let entries = dry_run.entries().iter();
     Ok(PreparedVariant {
         variant: variant.clone(),
         placement: placement(&preview),
         command_line: Some(command_line),
         ceiling: Some(ceiling(backend, &preview, settings, bandwidth)),
-        loading: Loading {
-            n_gpu_layers,
-            tensor_split,
-            overrides: overrides(&preview),
-        },
+        dry_run: Some(entries.map(MemorySplit::from).collect()),
+        loading,
     })
 }
 

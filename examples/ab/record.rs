@@ -114,6 +114,7 @@ impl Record {
                     placement: prepared.placement.clone(),
                     command_line: prepared.command_line.clone(),
                     ceiling: prepared.ceiling,
+                    dry_run: prepared.dry_run.clone(),
                     trials: record.trials.clone(),
                     quality: record.quality.clone(),
                 })

@@ -19,7 +19,7 @@ pub use differences::table as comparison_table;
 use crate::markdown::{Table, block, code, picture, text};
 use crate::plots::{self, Plot};
 use crate::results::{Failure, Outcome, Results, Settings};
-use crate::summary::{done, verdicts};
+use crate::summary::{done, is_dry_run, verdicts};
 use crate::units::{self, NOT_MEASURED};
 
 /// The longest message of a failed trial that is shown, in characters. `results.json` has it all.
@@ -44,12 +44,26 @@ fn report(results: &Results, plots: &[Plot]) -> String {
         let pictures = plots.map(|plot| picture(&plot.title, &format!("plots/{name}.png")) + "\n");
         pictures.collect::<String>()
     };
+    if is_dry_run(results) {
+        return [
+            what_was_run(results),
+            know_first::section(results),
+            memory::before_loading(results),
+            embed("memory"),
+            bandwidths(results),
+            provenance::section(&results.provenance),
+            how_to_repeat(results),
+            credit(),
+        ]
+        .concat();
+    }
     [
         what_was_run(results),
         know_first::section(results),
         differences::section(results, &comparisons),
         memory::devices(results),
         embed("memory"),
+        memory::before_loading(results),
         memory::host(results),
         speed::section(results),
         embed("decode"),
@@ -84,18 +98,27 @@ fn what_was_run(results: &Results) -> String {
         .iter()
         .map(usize::to_string)
         .collect();
-    out += &format!(
-        "{} variants, {} repetitions of each, interleaved, every one in a process of its own after \
+    if is_dry_run(results) {
+        out += &format!(
+            "{} variants in a dry run: nothing was loaded. Context {} tokens. {}.\n\n",
+            results.variants.len(),
+            settings.n_ctx,
+            text(&results.finished),
+        );
+    } else {
+        out += &format!(
+            "{} variants, {} repetitions of each, interleaved, every one in a process of its own after \
          a warm-up. Prompts of {} tokens, {} tokens generated after each, seed {}, context {} \
          tokens. Ended {}.\n\n",
-        results.variants.len(),
-        settings.repetitions,
-        lengths.join(", "),
-        settings.generate,
-        settings.seed,
-        settings.n_ctx,
-        text(&results.finished),
-    );
+            results.variants.len(),
+            settings.repetitions,
+            lengths.join(", "),
+            settings.generate,
+            settings.seed,
+            settings.n_ctx,
+            text(&results.finished),
+        );
+    }
     out += &self::settings(settings);
     out += &command(provenance);
     out += "\n";

@@ -41,7 +41,7 @@ pub struct Results {
 /// What was asked for: the same for all variants.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
-    /// How often each variant was to be measured.
+    /// How often each variant was to be measured; 0 for a dry run, which loads nothing.
     pub repetitions: usize,
     /// Whether fewer than three repetitions were allowed: such numbers have no error bars.
     pub is_quick: bool,
@@ -92,6 +92,9 @@ pub struct VariantResults {
     /// The most that reading its weights from system memory allows; null where it was not worked
     /// out.
     pub ceiling: Option<Ceiling>,
+    /// What llama.cpp's dry run counts of each buffer type, before anything is loaded; null where
+    /// there was none.
+    pub dry_run: Option<Vec<MemorySplit>>,
     /// Its trials, by repetition.
     pub trials: Vec<Trial>,
     /// Its quality against the base; null where it was not measured.

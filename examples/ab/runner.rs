@@ -92,7 +92,7 @@ fn check(args: &RunArgs) -> Result<()> {
         }
     }
     let repetitions = args.measured.repetitions;
-    if repetitions < 3 && !args.measured.quick {
+    if repetitions < 3 && !args.measured.quick && !args.measured.dry_run {
         return Err(format!(
             "--repetitions {repetitions}: fewer than three say nothing of how the numbers scatter; \
              --quick does it all the same, and the report says so"
@@ -128,7 +128,11 @@ fn prepare(
         notes: vec![about_text.clone()],
         variants: args.variants.clone(),
         rpc: args.rpc.clone(),
-        repetitions: measured.repetitions as usize,
+        repetitions: if measured.dry_run {
+            0
+        } else {
+            measured.repetitions as usize
+        },
         is_quick: measured.quick,
         prompt_tokens: measured
             .prompt_tokens
@@ -140,7 +144,7 @@ fn prepare(
         n_ctx: measured.ctx.map(Into::into),
         n_ubatch: measured.ubatch.map(Into::into),
         n_threads: measured.threads.map(Into::into),
-        quality: (!quality.no_quality).then(|| QualityAsked {
+        quality: (!quality.no_quality && !measured.dry_run).then(|| QualityAsked {
             n_ctx: quality.quality_ctx.map(Into::into),
             chunks: quality.quality_chunks.get() as usize,
             tasks: quality.tasks.clone(),
@@ -432,7 +436,7 @@ impl Comparison<'_> {
                 "interrupted: {} trials are kept in '{out}'; the same command with --resume goes on",
                 self.record.n_done()
             )?;
-        } else if self.record.n_done() == 0 {
+        } else if self.record.n_done() == 0 && !self.args.measured.dry_run {
             let failure = self.record.variants.iter();
             let failure = failure.filter_map(|variant| variant.last_failure()).next();
             let why = failure.map_or("", |failure| &failure.message);

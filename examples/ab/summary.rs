@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use llama_moe::measure::{MeanDifference, Run, Series, holm};
+use llama_moe::measure::{MeanDifference, MemorySplit, Run, Series, holm};
 
 use crate::results::{Failure, Measured, Outcome, Results, Settings, VariantResults};
 
@@ -130,10 +130,10 @@ pub fn series(
     Series::new(done(variant).filter_map(value)).ok()
 }
 
-/// What the devices of a trial hold for llama.cpp, by its own count: model, KV cache and
-/// buffers for computing, in bytes. Without a device it is the system's memory.
-pub fn split(measured: &Measured, is_host: bool) -> [f64; 3] {
-    let entries = measured.breakdown.iter();
+/// What the devices, or the system's memory, hold for llama.cpp by its own count: model, KV
+/// cache and buffers for computing, in bytes.
+pub fn split(breakdown: &[MemorySplit], is_host: bool) -> [f64; 3] {
+    let entries = breakdown.iter();
     entries.filter(|entry| entry.is_host == is_host).fold(
         [0.0; 3],
         |[model, context, compute], entry| {
@@ -146,10 +146,28 @@ pub fn split(measured: &Measured, is_host: bool) -> [f64; 3] {
     )
 }
 
-/// Whether any trial used a device's memory.
+/// What llama.cpp counted in the trials of a variant that ended well; of a comparison that loads
+/// nothing, in its dry run.
+pub fn breakdowns<'a>(results: &Results, variant: &'a VariantResults) -> Vec<&'a [MemorySplit]> {
+    if is_dry_run(results) {
+        variant.dry_run.as_deref().into_iter().collect()
+    } else {
+        done(variant)
+            .map(|measured| &measured.breakdown[..])
+            .collect()
+    }
+}
+
+/// Whether nothing was to be loaded.
+pub fn is_dry_run(results: &Results) -> bool {
+    results.settings.repetitions == 0
+}
+
+/// Whether any variant uses a device's memory.
 pub fn has_device(results: &Results) -> bool {
-    let mut measured = results.variants.iter().flat_map(done);
-    measured.any(|measured| measured.breakdown.iter().any(|entry| !entry.is_host))
+    let variants = results.variants.iter();
+    let mut all = variants.flat_map(|variant| breakdowns(results, variant));
+    all.any(|breakdown| breakdown.iter().any(|entry| !entry.is_host))
 }
 
 /// A figure of one variant held against the same figure of the base.

@@ -220,6 +220,10 @@ fn experts_in_system_memory_are_held_against_experts_on_a_worker() {
             device["model"].as_u64().unwrap()
         })
         .collect();
+    // What the dry run said before, to the byte.
+    for variant in variants {
+        assert_eq!(variant["dry_run"], measured(variant)[0]["breakdown"]);
+    }
     // 18 tensors of experts, and what the device's buffer adds to none of them.
     assert_eq!(on_device[0] - on_device[1], 3_760_128);
     let rule = variants[1]["placement"][0].as_str().unwrap();
@@ -246,6 +250,38 @@ fn experts_in_system_memory_are_held_against_experts_on_a_worker() {
     assert!(notes(&results).contains("over a network"));
 }
 
+#[cfg(feature = "rpc")]
+#[test]
+fn a_dry_run_loads_nothing() {
+    let scratch = Scratch::new();
+    let worker = crate::rpc::Worker::start(&scratch.file("cache"));
+    let mut command = program("ab");
+    command.args(["--variant", "base", "--variant", "cpu-moe", "--dry-run"]);
+    command.args(["--rpc", &worker.endpoint, "--out"]);
+    outcome(command.arg(scratch.out())).success();
+    assert!(scratch.trials().is_empty());
+    let results = scratch.results();
+    assert_eq!(results["settings"]["repetitions"], 0);
+    assert_eq!(results["is_complete"], true);
+    let on_device = |variant: &Value| -> u64 {
+        assert!(list(&variant["trials"]).is_empty());
+        let mut entries = list(&variant["dry_run"]).iter();
+        let device = entries.find(|entry| entry["device"] == "RPC0").unwrap();
+        assert!(device["context"].as_u64() > Some(0) && device["compute"].as_u64() > Some(0));
+        device["model"].as_u64().unwrap()
+    };
+    let variants = list(&results["variants"]);
+    let experts = on_device(&variants[0]) - on_device(&variants[1]);
+    assert_eq!(experts, 3_760_128);
+    let report = fs::read_to_string(scratch.out().join("report.md")).unwrap();
+    assert!(report.contains("## Memory before loading"), "{report}");
+    assert!(report.contains("nothing was loaded"), "{report}");
+    for absent in ["## Speed", "repetitions of each"] {
+        assert!(!report.contains(absent), "{report}");
+    }
+    assert!(scratch.out().join("plots/memory.png").exists());
+}
+
 #[test]
 fn the_same_rules_under_two_names_are_said_to_be_the_same() {
     let scratch = Scratch::new();
@@ -266,9 +302,14 @@ fn the_same_rules_under_two_names_are_said_to_be_the_same() {
     assert_eq!(variants[0]["placement"], variants[1]["placement"]);
     assert!(variants[0]["quality"].is_null());
     let notes = notes(&results);
-    for part in ["A and B", "Quality was not measured", "no device"] {
+    for part in ["A and B", "no device"] {
         assert!(notes.contains(part), "{part}: {notes}");
     }
+    let report = fs::read_to_string(scratch.out().join("report.md")).unwrap();
+    let missing = report
+        .lines()
+        .find(|line| line.starts_with("- Not measured"));
+    assert!(missing.unwrap().contains("quality"), "{report}");
 }
 
 #[test]

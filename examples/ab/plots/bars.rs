@@ -7,7 +7,7 @@ use super::look::{BAR, PARTS, textures};
 use super::scale::Scale;
 use super::{Plot, decode_length, repetitions};
 use crate::results::{Results, VariantResults};
-use crate::summary::{Figure, has_device, series, split, why_empty};
+use crate::summary::{Figure, breakdowns, has_device, is_dry_run, split, why_empty};
 use crate::units::{scaled, spread};
 
 const BAR_HEIGHT: f64 = 36.0;
@@ -27,11 +27,11 @@ struct Bar<'a> {
 /// Memory: the devices' where there is one, else the system's.
 pub fn memory(results: &Results) -> Option<Plot> {
     let is_host = !has_device(results);
-    let total = |variant| {
-        series(variant, |measured| {
-            Some(split(measured, is_host).iter().sum())
-        })
+    let of = |variant, part: fn([f64; 3]) -> f64| {
+        let breakdowns = breakdowns(results, variant).into_iter();
+        Series::new(breakdowns.map(|breakdown| part(split(breakdown, is_host)))).ok()
     };
+    let total = |variant| of(variant, |parts| parts.iter().sum());
     let totals = results.variants.iter().filter_map(total);
     let largest = totals.map(|series| series.max()).reduce(f64::max)?;
     let (unit, name) = if largest >= GIB {
@@ -43,17 +43,17 @@ pub fn memory(results: &Results) -> Option<Plot> {
         .variants
         .iter()
         .map(|variant| {
-            let part = |index: usize| {
-                let part = series(variant, |measured| Some(split(measured, is_host)[index]));
-                part.map_or(0.0, |part| part.mean() / unit)
-            };
-            let fills = PARTS.iter().enumerate();
+            let parts: [fn([f64; 3]) -> f64; 3] = [
+                |[model, ..]| model,
+                |[_, kv, _]| kv,
+                |[.., compute]| compute,
+            ];
+            let mean = |part| of(variant, part).map_or(0.0, |part| part.mean() / unit);
+            let fills = PARTS.iter().map(|(_, fill)| *fill);
             Bar {
                 variant,
                 total: total(variant).and_then(|total| scaled(&total, 1.0 / unit)),
-                parts: fills
-                    .map(|(index, (_, fill))| (part(index), *fill))
-                    .collect(),
+                parts: parts.into_iter().map(mean).zip(fills).collect(),
             }
         })
         .collect();
@@ -62,7 +62,11 @@ pub fn memory(results: &Results) -> Option<Plot> {
     } else {
         ("Device memory per variant", "all devices together")
     };
-    let n = repetitions(bars.iter().filter_map(|bar| bar.total.as_ref()));
+    let n = if is_dry_run(results) {
+        "a dry\u{a0}run, nothing was loaded".to_owned()
+    } else {
+        repetitions(bars.iter().filter_map(|bar| bar.total.as_ref()))
+    };
     let mut canvas = Canvas::new(title, &format!("{name}, llama.cpp's count, {whose}, {n}"));
     legend(&mut canvas);
     draw(&mut canvas, &bars);

@@ -36,7 +36,7 @@ pub fn tradeoff(results: &Results) -> Option<Plot> {
         if is_told {
             taken(measured)
         } else {
-            Some(split(measured, false).iter().sum())
+            Some(split(&measured.breakdown, false).iter().sum())
         }
     };
     let variants = results.variants.iter();

@@ -2,7 +2,7 @@
 
 use crate::markdown::text;
 use crate::results::Results;
-use crate::summary::done;
+use crate::summary::{done, is_dry_run};
 
 /// The section.
 pub fn section(results: &Results) -> String {
@@ -29,6 +29,15 @@ fn notes(results: &Results) -> Vec<String> {
              than it has to be. llama.cpp is optimised."
                 .to_owned(),
         );
+    }
+    if is_dry_run(results) {
+        notes.push(
+            "A dry run: memory is what llama.cpp would ask for. What a driver keeps for itself \
+             beside it, and every time, takes a run."
+                .to_owned(),
+        );
+        notes.extend(results.notes.iter().map(|note| text(note)));
+        return notes;
     }
     notes.push(repetitions(results));
     notes.push(

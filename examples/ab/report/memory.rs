@@ -10,6 +10,36 @@ use crate::results::{Measured, Results, VariantResults};
 use crate::summary::{done, series, why_empty};
 use crate::units::{NOT_MEASURED, mib, spread};
 
+/// What llama.cpp counts where nothing is loaded.
+pub fn before_loading(results: &Results) -> String {
+    let mut table = Table::with_names(
+        &["variant", "buffer type", "model", "KV", "compute", "sum"],
+        2,
+    );
+    let mut entries = 0;
+    for variant in &results.variants {
+        for split in variant.dry_run.iter().flatten() {
+            entries += 1;
+            let exact = |bytes: u64| format!("{:.1}", mib(bytes as f64));
+            table.row([
+                text(&variant.name),
+                code(&split.buffer),
+                exact(split.model),
+                exact(split.context),
+                exact(split.compute),
+                exact(split.total()),
+            ]);
+        }
+    }
+    if entries == 0 {
+        return String::new();
+    }
+    "## Memory before loading\n\nIn MiB (2²⁰ bytes): llama.cpp's loader, KV cache and scheduler in a \
+     dry run that reads the header alone. It has no mean and no σ.\n\n"
+        .to_owned()
+        + &table.finish()
+}
+
 /// Device memory, in three ways.
 pub fn devices(results: &Results) -> String {
     let mut out = "## Device memory\n\nIn MiB (2²⁰ bytes), mean ± σ. *Model*, *KV* and *compute* are \

@@ -51,6 +51,37 @@ fn all_sections_are_there() {
 }
 
 #[test]
+fn a_dry_run_has_memory_alone() {
+    let mut results = fixture::results();
+    results.settings.repetitions = 0;
+    for variant in &mut results.variants {
+        variant.trials.clear();
+    }
+    let plots = plots::all(&results);
+    let names: Vec<&str> = plots.iter().map(|plot| plot.name).collect();
+    assert_eq!(names, ["memory"]);
+    assert!(
+        plots[0].svg.contains("nothing was loaded"),
+        "{}",
+        plots[0].svg
+    );
+    let report = of(&results);
+    let memory = section(&report, "## Memory before loading");
+    assert_eq!(
+        row(memory, "base")[1..],
+        ["`CPU`", "10.0", "0.0", "1.0", "11.0"]
+    );
+    assert!(
+        memory.contains("| `GPU0` | 100.0 | 20.0 | 30.0 | 150.0 |"),
+        "{memory}"
+    );
+    assert!(
+        !report.contains("## Speed") && !report.contains("N = "),
+        "{report}"
+    );
+}
+
+#[test]
 fn numbers_are_those_of_the_file() {
     let report = of(&fixture::results());
     let speed = section(&report, "## Speed");
