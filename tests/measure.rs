@@ -765,6 +765,44 @@ fn memory_gets_to_a_device_at_a_plausible_rate() {
     assert_eq!(from_str::<Vec<TransferRate>>(&text).unwrap(), rates);
 }
 
+/// In a process of its own, whose memory is limited and taken.
+#[cfg(target_os = "linux")]
+#[test]
+fn too_little_memory_for_a_transfer_is_an_error() {
+    const NAME: &str = "too_little_memory_for_a_transfer_is_an_error";
+    const ALONE: &str = "LLAMA_MOE_TEST_ALONE";
+    const BLOCK: usize = 16 << 20;
+
+    if std::env::var_os(ALONE).is_none() {
+        let mut alone = std::process::Command::new("sh");
+        alone
+            .args(["-c", "ulimit -v 4000000 && exec \"$0\" \"$@\""])
+            .arg(std::env::current_exe().unwrap())
+            .args(["--exact", NAME, "--nocapture"])
+            .env(ALONE, "1");
+        let output = alone.output().unwrap();
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{text}");
+        return;
+    }
+    let cpu = [backend().cpu().unwrap()];
+    let mut blocks: Vec<Vec<u8>> = Vec::new();
+    let mut block = Vec::new();
+    while block.try_reserve_exact(BLOCK).is_ok() {
+        blocks.push(std::mem::take(&mut block));
+    }
+    // Once the source cannot be had, and once the target.
+    for n_free in [2, 5] {
+        blocks.truncate(blocks.len() - n_free);
+        match transfer_rates(&cpu).unwrap_err() {
+            Error::Llama { kind, .. } => assert_eq!(kind, llama_moe::FailureKind::OutOfMemory),
+            error => panic!("{error}"),
+        }
+    }
+    drop(blocks);
+    transfer_rates(&cpu).unwrap();
+}
+
 #[cfg(feature = "rpc")]
 #[test]
 fn memory_gets_to_a_worker_no_faster_than_to_this_processor() {

@@ -1,8 +1,9 @@
 //! A section for the model card of a GGUF on Hugging Face.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use llama_moe::measure::Series;
+use llama_moe::measure::{FileRecord, Series};
 
 use crate::markdown::{Table, code, text};
 use crate::results::{Results, VariantResults};
@@ -61,13 +62,28 @@ fn rules(results: &Results) -> String {
     let mut table = Table::of_text(&["variant", "rules", "llama.cpp's options"]);
     for variant in &results.variants {
         let options = variant.command_line.as_deref();
+        let options = options.map(|options| code(&without_folders(results, options)));
         table.row([
             text(&variant.name),
             code(&variant.rules),
-            options.map_or_else(|| "none".to_owned(), code),
+            options.unwrap_or_else(|| "none".to_owned()),
         ]);
     }
     table.finish()
+}
+
+/// Options with the model's files by their names alone: where they lie on the machine that
+/// measured is of no use to others.
+fn without_folders(results: &Results, options: &str) -> String {
+    let files = results.provenance.model.files.iter();
+    files.fold(options.to_owned(), |options, file| {
+        options.replace(&*file.path.to_string_lossy(), &file_name(file))
+    })
+}
+
+fn file_name(file: &FileRecord) -> Cow<'_, str> {
+    let name = file.path.file_name().unwrap_or(file.path.as_os_str());
+    name.to_string_lossy()
 }
 
 fn table(results: &Results) -> String {
@@ -135,9 +151,8 @@ fn provenance(results: &Results) -> String {
     let devices: Vec<String> = devices.collect();
     let mut out = "Measured with\n\n".to_owned();
     for file in &provenance.model.files {
-        let name = file.path.file_name().map(|name| name.to_string_lossy());
-        let name = name.unwrap_or_else(|| file.path.to_string_lossy());
-        out += &format!("- {}, sha256 {}\n", code(&name), code(&file.sha256));
+        let (name, sha256) = (code(&file_name(file)), code(&file.sha256));
+        out += &format!("- {name}, sha256 {sha256}\n");
     }
     out += &format!(
         "- llama-moe {}{}, llama.cpp {}, features {}\n",
@@ -174,7 +189,9 @@ mod tests {
 
     #[test]
     fn a_card_has_front_matter_rules_numbers_and_provenance() {
-        let card = card(&fixture::results());
+        let mut results = fixture::results();
+        results.variants[0].command_line = Some("-m 'models/made-up.gguf' -ngl 99".to_owned());
+        let card = card(&results);
         let (front, rest) = card
             .strip_prefix("---\n")
             .unwrap()
@@ -187,12 +204,12 @@ mod tests {
             "| half the experts | 1 | 322 (no σ) |",
             &format!("sha256 `{}`", "a".repeat(64)),
             "`made-up.gguf`",
+            "`-m 'made-up.gguf' -ngl 99`",
             "llama.cpp 0.6.0",
             "pull/15077",
         ] {
             assert!(rest.contains(words), "{words}");
         }
-        // Where the file lies on the machine that measured is nobody's business.
         assert!(!card.contains("models/made-up.gguf"));
     }
 

@@ -152,7 +152,7 @@ fn what_was_run(results: &Results) -> String {
         let placement = variant.placement.iter().map(|rule| text(rule));
         let placement: Vec<String> = placement.collect();
         let taken = match placement.as_slice() {
-            [] => "nothing".to_owned(),
+            [] => "nothing: all is where llama.cpp puts it".to_owned(),
             rules => rules.join("; "),
         };
         out += &format!("- {}: {taken}\n", text(&variant.name));

@@ -11,7 +11,8 @@ pub fn section(results: &Results) -> String {
     format!("## What to know first\n\n{}\n", items.collect::<String>())
 }
 
-/// The sentences, as Markdown.
+/// The sentences, as Markdown: what these numbers show, then what the program that measured
+/// noted.
 fn notes(results: &Results) -> Vec<String> {
     let mut notes = Vec::new();
     let provenance = &results.provenance;

@@ -5,7 +5,7 @@ use llama_moe::measure::Series;
 use crate::markdown::{Table, text};
 use crate::results::{Ceiling, Results, VariantResults};
 use crate::summary::{Figure, done, prompt_lengths, run, series, why_empty};
-use crate::units::{NOT_MEASURED, decimals, number, percent, range, spread};
+use crate::units::{NOT_MEASURED, decimals, number, range, scaled, spread};
 
 /// The section.
 pub fn section(results: &Results) -> String {
@@ -139,7 +139,10 @@ fn bound(variant: &VariantResults, ceiling: Option<f64>) -> String {
 
 fn share(series: Option<&Series>, ceiling: Option<f64>) -> String {
     match (series, ceiling) {
-        (Some(series), Some(ceiling)) if ceiling > 0.0 => percent(series.mean() / ceiling),
+        (Some(series), Some(ceiling)) if ceiling > 0.0 => {
+            let share = scaled(series, 100.0 / ceiling);
+            share.map_or_else(|| NOT_MEASURED.to_owned(), |s| format!("{} %", spread(&s)))
+        }
         (None, Some(_)) => NOT_MEASURED.to_owned(),
         _ => "–".to_owned(),
     }

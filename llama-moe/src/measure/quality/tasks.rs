@@ -197,6 +197,18 @@ impl TaskResult {
 ///
 /// Commands run only with `allows_commands`: read what [`Check::Command`] says of them.
 ///
+/// ```no_run
+/// use llama_moe::measure::quality::{Task, run_tasks};
+/// # use llama_moe::{Backend, ChatParams, Model, ModelParams};
+/// # let backend = Backend::init()?;
+/// # let model = Model::load(&backend, "gpt-oss-20b.gguf", ModelParams::default())?;
+/// let tasks = Task::read_all("tasks.json")?;
+/// let mut chat = model.chat(ChatParams::default().with_max_tokens(512))?;
+/// let results = run_tasks(&mut chat, &tasks, 5, 42, false)?;
+/// println!("pass@1 = {:?}, pass@5 = {:?}", results.pass_at_k(1), results.pass_at_k(5));
+/// # Ok::<(), llama_moe::Error>(())
+/// ```
+///
 /// # Errors
 /// Before anything is computed, [`QualityError::CommandsNotAllowed`], and [`Error::Parameter`] for
 /// no samples. [`QualityError::Command`] for one that cannot be run; what [`Chat::say`] and its
