@@ -51,7 +51,7 @@ pub fn prepare(backend: &Backend, job: PrepareJob, stages: &mut Stages) -> Resul
         .collect::<Result<_, _>>()?;
     provenance = provenance.with_sources(sources);
 
-    about.extend(notes(backend, &job, &provenance, &variants));
+    about.extend(notes(backend, &variants));
     let quality = job
         .quality
         .as_ref()

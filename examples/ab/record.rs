@@ -86,9 +86,6 @@ impl Record {
     /// The results.
     pub fn results(&self, is_complete: bool) -> Results {
         let mut notes = self.notes.clone();
-        if !is_complete {
-            notes.push("Stopped before its end: not all that was asked for was tried.".to_owned());
-        }
         notes.extend(self.prepared.notes.iter().cloned());
         match self.n_resumed {
             0 => {}

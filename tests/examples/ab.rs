@@ -8,7 +8,7 @@ use std::{fs, thread};
 
 use serde_json::Value;
 
-use crate::programs::{Outcome, outcome, path, program};
+use crate::programs::{Outcome, outcome, path, program, run};
 
 /// As little as can be measured, on one thread: those of several tests would only wait for each
 /// other.
@@ -46,6 +46,10 @@ impl Scratch {
     fn results(&self) -> Value {
         let text = fs::read_to_string(self.out().join("results.json")).unwrap();
         serde_json::from_str(&text).unwrap()
+    }
+
+    fn report(&self) -> String {
+        fs::read_to_string(self.out().join("report.md")).unwrap()
     }
 
     /// The journal's whole lines.
@@ -244,6 +248,64 @@ fn experts_in_system_memory_are_held_against_experts_on_a_worker() {
     assert_eq!(list(&quality(1)["embeddings"]["cosines"]).len(), 20);
     assert!(!scratch.out().join("base.logits").exists());
     assert!(notes(&results).contains("over a network"));
+
+    let report = scratch.report();
+    for section in [
+        "What to know first",
+        "Differences to the base",
+        "Device memory",
+        "System memory",
+        "Speed",
+        "Streaming against whole",
+        "Quality",
+        "Failed trials",
+        "Bandwidth",
+        "Provenance",
+        "How to repeat it",
+        "Credit",
+    ] {
+        assert!(
+            report.contains(&format!("\n## {section}\n")),
+            "{section}: {report}"
+        );
+    }
+    for picture in ["memory", "ttft", "decode", "prefill", "tradeoff"] {
+        assert!(
+            report.contains(&format!("plots/{picture}.png")),
+            "{picture}: {report}"
+        );
+        for ending in ["svg", "png"] {
+            let file = scratch.out().join("plots").join(picture);
+            assert!(file.with_extension(ending).exists(), "{picture}.{ending}");
+        }
+    }
+}
+
+#[test]
+fn what_is_made_of_results() {
+    let scratch = Scratch::new();
+    let args = ["--variant", "base", "--variant", "ngl=2", "--no-quality"];
+    scratch.ab(&args).success();
+    let results = scratch.out().join("results.json");
+    let results = results.to_str().unwrap();
+    let lines = run("ab", ["verdicts", results]).success();
+    // The load, and three figures of each of two prompts.
+    assert_eq!(lines.lines().count(), 7, "{lines}");
+    assert!(
+        lines.lines().all(|line| line.starts_with("ngl=2\t")),
+        "{lines}"
+    );
+    let compared = run("ab", ["compare", results, results]).success();
+    assert!(compared.contains("ngl=2"), "{compared}");
+    let card = run("ab", ["card", results]).success();
+    assert!(card.starts_with("---\n"), "{card}");
+    let report = scratch.report();
+    fs::remove_file(scratch.out().join("report.md")).unwrap();
+    run("ab", ["report", scratch.out().to_str().unwrap()]).success();
+    assert_eq!(scratch.report(), report);
+    for command in ["verdicts", "card"] {
+        run("ab", [command, "none.json"]).failure(1, &["none.json"]);
+    }
 }
 
 #[test]
@@ -266,7 +328,7 @@ fn the_same_rules_under_two_names_are_said_to_be_the_same() {
     assert_eq!(variants[0]["placement"], variants[1]["placement"]);
     assert!(variants[0]["quality"].is_null());
     let notes = notes(&results);
-    for part in ["A and B", "Quality was not measured", "no device"] {
+    for part in ["A and B", "no device"] {
         assert!(notes.contains(part), "{part}: {notes}");
     }
 }
@@ -284,9 +346,10 @@ fn long_prompts_by_default_are_cut_and_few_repetitions_are_marked() {
     let lengths = serde_json::json!([16, 31, 33, 512, 816]);
     assert_eq!(results["settings"]["prompt_tokens"], lengths);
     let notes = notes(&results);
-    for part in ["2048", "816 tokens instead", "Quick: one repetition"] {
+    for part in ["2048", "816 tokens instead"] {
         assert!(notes.contains(part), "{part}: {notes}");
     }
+    assert!(scratch.report().contains("A quick run"));
 }
 
 /// A file of tasks that came with the program.
@@ -527,7 +590,7 @@ fn ctrl_c_keeps_what_is_done() {
     let results = scratch.results();
     assert_eq!(results["is_complete"], false);
     assert!(!measured(&results["variants"][0]).is_empty());
-    assert!(notes(&results).contains("Stopped before its end"));
+    assert!(scratch.report().contains("Not complete"));
     scratch.ab(&[&args[..], &["--resume"]].concat()).success();
     assert_eq!(scratch.results()["is_complete"], true);
 }
