@@ -11,14 +11,36 @@ pub fn section(results: &Results) -> String {
     format!("## What to know first\n\n{}\n", items.collect::<String>())
 }
 
-/// The sentences, as Markdown. What depends on how it was measured is in the results.
+/// The sentences, as Markdown.
 fn notes(results: &Results) -> Vec<String> {
-    let mut notes = vec![
-        repetitions(results),
-        "TTFT is from the prompt's tokens to the first token; the time per output token is \
-         (latency − TTFT) / (tokens − 1), and the decode rate one over it."
+    let mut notes = Vec::new();
+    let provenance = &results.provenance;
+    let name = &provenance.model.name;
+    if name.contains("synthetic") {
+        notes.push(
+            "The weights are synthetic: sizes, placement and time are those of the shape, what it \
+             says is noise, and its router spreads tokens over more experts than a trained one."
+                .to_owned(),
+        );
+    }
+    if provenance.debug_build {
+        notes.push(
+            "This program was compiled without optimisation: its share of each time is larger \
+             than it has to be. llama.cpp is optimised."
+                .to_owned(),
+        );
+    }
+    notes.push(repetitions(results));
+    notes.push(
+        "Tokens are counted by the model's own tokenizer. TTFT is from the prompt's tokens to the \
+         first token; the time per output token is (latency − TTFT) / (tokens − 1)."
             .to_owned(),
-    ];
+    );
+    notes.push(
+        "Every process has the same seed, prompts and number of tokens; a token that ends a reply \
+         does not end the run."
+            .to_owned(),
+    );
     notes.extend(results.notes.iter().map(|note| text(note)));
     let missing = not_measured(results);
     if !missing.is_empty() {

@@ -161,13 +161,21 @@ fn what_was_not_measured_is_not_a_zero() {
 }
 
 #[test]
-fn a_run_that_was_stopped_and_what_it_notes_come_first() {
+fn a_run_that_was_stopped_or_is_of_noise_says_so_first() {
     let mut results = fixture::results();
     results.is_complete = false;
-    results.notes = vec!["The weights are synthetic.".to_owned()];
+    results.provenance.model.name = "gpt oss 20b (synthetic)".to_owned();
+    results.provenance.debug_build = true;
+    results.notes = vec!["A note.".to_owned()];
     let report = of(&results);
     let first = &report[..report.find("## Differences").unwrap()];
-    for words in ["**Not complete", "weights are synthetic", "N from 1 to 3"] {
+    for words in [
+        "**Not complete",
+        "weights are synthetic",
+        "without optimisation",
+        "N from 1 to 3",
+        "- A note.",
+    ] {
         assert!(first.contains(words), "{words}");
     }
 }
