@@ -25,7 +25,7 @@ impl Worker {
                 "--listen",
                 "127.0.0.1:0",
                 "--threads",
-                "2",
+                "1",
                 "--device",
                 "cpu",
             ])
