@@ -312,6 +312,49 @@ fn what_is_made_of_results() {
     }
 }
 
+/// Bytes of weights on the worker's device, in one trial of each kind of rules.
+#[cfg(feature = "rpc")]
+#[test]
+fn rules_of_every_kind_are_loaded() {
+    let scratch = Scratch::new();
+    let worker = crate::rpc::Worker::start(&scratch.file("cache"));
+    let mut command = program("ab");
+    for variant in [
+        "base",
+        "n-cpu-moe=2",
+        "last=2",
+        "ngl=3",
+        "plan=4MiB",
+        r"downs=blk\.[0-2]\.ffn_down_exps=CPU",
+    ] {
+        command.args(["--variant", variant]);
+    }
+    command.args(["--quick", "--repetitions", "1", "--prompt-tokens", "4"]);
+    command.args(["--generate", "2", "--ctx", "256", "--threads", "1"]);
+    command.args(["--no-quality", "--rpc", &worker.endpoint, "--out"]);
+    outcome(command.arg(scratch.out())).success();
+    let results = scratch.results();
+    let on_device: Vec<u64> = list(&results["variants"])
+        .iter()
+        .map(|variant| {
+            let trials = measured(variant);
+            let [trial] = trials[..] else {
+                panic!("one trial: {variant:#}")
+            };
+            assert_eq!(variant["dry_run"], trial["breakdown"]);
+            let mut split = list(&trial["breakdown"]).iter();
+            let device = split.find(|split| split["device"] == "RPC0").unwrap();
+            device["model"].as_u64().unwrap()
+        })
+        .collect();
+    let (all, experts_of_a_layer) = (on_device[0], 3_760_128 / 6);
+    assert_eq!(on_device[1], all - 2 * experts_of_a_layer);
+    assert_eq!(on_device[2], all - 2 * experts_of_a_layer);
+    assert!(on_device[3] < all / 2, "{on_device:?}");
+    assert!((1..4 << 20).contains(&on_device[4]), "{on_device:?}");
+    assert_eq!(on_device[5], all - 3 * experts_of_a_layer / 3);
+}
+
 #[cfg(feature = "rpc")]
 #[test]
 fn a_dry_run_loads_nothing() {
