@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use llama_moe::gguf::Header;
 use llama_moe::gguf::synth::{NamedShape, Shape, Synth, WeightType};
-use llama_moe::{Error, EvalCallback, EvalTensor, Model, ModelParams, Token};
+use llama_moe::{DryRun, Error, EvalCallback, EvalTensor, LoadMode, Model, ModelParams, Token};
 
 mod support;
 use support::decode::{batch, context, decode, distance, small};
@@ -179,6 +179,29 @@ fn all_matrices_can_have_one_type() {
         let logits = decode(&mut context(&model), &tokens, 0, 0);
         assert!(logits.iter().all(|logit| logit.is_finite()), "{kind}");
     }
+}
+
+/// Weights that the CPU repacks are in its memory, and counted there: as loaded, and before.
+#[test]
+fn repacked_weights_are_in_system_memory() {
+    let (_dir, path) = path();
+    let shape = scaled(NamedShape::Mixtral8x7b).with_weight_type(WeightType::Q4_0);
+    Synth::new(shape.unwrap()).write(&path).unwrap();
+    let params = || on_cpu().with_load_mode(LoadMode::None);
+    let dry_run = DryRun::new(&backend(), &path, &params(), &small()).unwrap();
+    let model = load(&path, params());
+    let mut context = model.context(small()).unwrap();
+    for entries in [dry_run.entries(), &context.memory_breakdown().unwrap()] {
+        assert!(entries.iter().all(|entry| entry.is_host), "{entries:?}");
+        // Of these types every CPU with AVX2 makes another layout.
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") {
+            let mut entries = entries.iter();
+            assert!(entries.any(|entry| entry.buffer == "CPU_REPACK" && entry.model > 0));
+        }
+    }
+    let placement = model.placement().unwrap();
+    assert!(placement.tensors().iter().all(|tensor| tensor.is_host));
 }
 
 #[test]

@@ -143,7 +143,10 @@ fn what_was_run(results: &Results) -> String {
                 .command_line
                 .as_deref()
                 .map_or_else(|| "none".to_owned(), code),
-            format!("{} of {}", done(variant).count(), settings.repetitions),
+            match settings.repetitions {
+                0 => "a dry run".to_owned(),
+                n => format!("{} of {n}", done(variant).count()),
+            },
         ]);
     }
     out += &variants.finish();

@@ -64,6 +64,13 @@ impl Device {
         (device.device_type() != DeviceType::Other).then_some(device)
     }
 
+    /// Whether a buffer is in system memory: one that the CPU can address, or one of this device
+    /// where that is no GPU. Repacked weights are in system memory too, though ggml would not have
+    /// others read them there.
+    pub(crate) fn is_system_memory(device: Option<Self>, is_addressable: bool) -> bool {
+        is_addressable || device.is_some_and(|device| !device.device_type().is_gpu())
+    }
+
     pub(crate) fn handle(self) -> DeviceHandle {
         self.0
     }

@@ -14,7 +14,7 @@ pub struct MemoryEntry {
     /// The device that it belongs to; `None` for the CPU's plain memory, and where tensors are cut
     /// across several.
     pub device: Option<Device>,
-    /// Whether it is system memory.
+    /// Whether it is system memory; repacked weights are.
     pub is_host: bool,
     /// The model's weights. A mapped file counts from its first to its last weight that is
     /// used in place, with everything between; [`Model::placement`](crate::Model::placement)
@@ -40,13 +40,16 @@ impl Context {
         let records = self.watch(records, "llama_get_memory_breakdown")?;
         Ok(records
             .into_iter()
-            .map(|record| MemoryEntry {
-                buffer: record.buffer,
-                device: record.device.and_then(Device::of_buffer),
-                is_host: record.is_host,
-                model: record.model,
-                context: record.context,
-                compute: record.compute,
+            .map(|record| {
+                let device = record.device.and_then(Device::of_buffer);
+                MemoryEntry {
+                    buffer: record.buffer,
+                    device,
+                    is_host: Device::is_system_memory(device, record.is_host),
+                    model: record.model,
+                    context: record.context,
+                    compute: record.compute,
+                }
             })
             .collect())
     }

@@ -197,7 +197,7 @@ pub struct MemorySplit {
     pub buffer: String,
     /// The name of the device that it belongs to; `None` for the CPU's plain memory.
     pub device: Option<String>,
-    /// Whether it is system memory.
+    /// Whether it is system memory; repacked weights are.
     pub is_host: bool,
     /// The model's weights. A mapped file counts from its first to its last weight that is used
     /// in place.

@@ -218,9 +218,7 @@ impl TensorPlacement {
         let rule = overrides.rule_for(&record.name);
         let asked = rule.and_then(|rule| overrides.buffer_type(rule));
         let device = record.device.and_then(Device::of_buffer);
-        // Repacked weights are in system memory too, though ggml would not have others
-        // read them there.
-        let is_host = record.is_host || device.is_some_and(|device| !device.device_type().is_gpu());
+        let is_host = Device::is_system_memory(device, record.is_host);
         // Asked for the CPU, a tensor may be in any system memory: page-locked, mapped or
         // repacked. Not allocated, it is nowhere.
         let as_asked = asked.is_none_or(|asked| {
