@@ -120,7 +120,8 @@ pub struct MeasuredArgs {
     pub generate: NonZeroU32,
 
     /// The seed of what is random
-    #[arg(short, long, value_name = "N", default_value_t = 1)]
+    #[arg(short, long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(..i64::from(u32::MAX)))]
     pub seed: u32,
 
     /// Tokens in the context [default: what the longest prompt takes]

@@ -9,6 +9,8 @@ use crate::worker::Stages;
 
 /// Tokens that llama.cpp computes at once by default.
 const N_UBATCH: u32 = 512;
+/// From so many tokens on a GPU of this machine computes with experts in system memory.
+const STREAMED: u32 = 32;
 
 /// Measures it. What of it cannot be measured is a note.
 pub fn bandwidth(
@@ -32,30 +34,38 @@ pub fn bandwidth(
     Ok(Bandwidth { host, devices })
 }
 
-/// The bounds for one sequence, and for prompts as long as the longest.
+/// The bounds for one sequence, and for each prompt length.
 pub fn ceiling(
     backend: &Backend,
     preview: &Preview,
     settings: &Settings,
     bandwidth: &Bandwidth,
 ) -> Ceiling {
-    let longest = settings.prompt_tokens.iter().max().copied();
-    let longest = u32::try_from(longest.unwrap_or(1)).unwrap_or(u32::MAX);
-    let n_ubatch = settings.n_ubatch.unwrap_or(N_UBATCH).min(longest);
-    let limits = preview.limits(n_ubatch, bandwidth.host);
+    let n_ubatch = settings.n_ubatch.unwrap_or(N_UBATCH);
     // Experts go to a GPU of this machine, which computes with them; to a worker they do not.
-    let local = backend.gpus().into_iter();
-    let local = local.filter(|device| device.backend_name() != "RPC");
-    let rates = local.filter_map(|device| {
+    let local: Vec<_> = backend
+        .gpus()
+        .into_iter()
+        .filter(|device| device.backend_name() != "RPC")
+        .collect();
+    let rates = local.iter().filter_map(|device| {
         let name = device.name();
         let rate = bandwidth.devices.iter().find(|rate| rate.device == name)?;
         Some(rate.page_locked.unwrap_or(rate.pageable))
     });
-    let streamed = rates
-        .reduce(f64::max)
-        .and_then(|rate| limits.prefill_streamed(rate));
+    let rate = rates.reduce(f64::max);
+    let prefill = |n_prompt: &usize| {
+        let n_prompt = u32::try_from(*n_prompt).unwrap_or(u32::MAX);
+        let limits = preview.limits(n_ubatch.min(n_prompt), bandwidth.host);
+        match rate {
+            _ if local.is_empty() || n_ubatch.min(n_prompt) < STREAMED => limits.prefill,
+            Some(rate) => limits.prefill_streamed(rate),
+            // What the bus allows for is not known, and the CPU's bound is not that.
+            None => None,
+        }
+    };
     Ceiling {
-        decode: limits.decode,
-        prefill: streamed.or(limits.prefill),
+        decode: preview.limits(n_ubatch, bandwidth.host).decode,
+        prefill: settings.prompt_tokens.iter().map(prefill).collect(),
     }
 }

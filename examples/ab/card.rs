@@ -7,7 +7,9 @@ use llama_moe::measure::{FileRecord, Series};
 
 use crate::markdown::{Table, code, text};
 use crate::results::{Results, VariantResults};
-use crate::summary::{Figure, done, has_device, prompt_lengths, series, split, why_empty};
+use crate::summary::{
+    Figure, breakdowns, done, has_device, is_dry_run, prompt_lengths, split, why_empty,
+};
 use crate::units::{NOT_MEASURED, bytes, mib, spread};
 
 /// The section, with the YAML front matter of a card before it.
@@ -104,7 +106,7 @@ fn table(results: &Results) -> String {
     for variant in &results.variants {
         let n = done(variant).count();
         let name = text(&variant.name);
-        if n == 0 {
+        if n == 0 && !is_dry_run(results) {
             table.row([name, "0".to_owned(), why_empty(variant).to_owned()]);
             continue;
         }
@@ -117,7 +119,7 @@ fn table(results: &Results) -> String {
         table.row([
             name,
             n.to_string(),
-            shown(memory_of(variant, is_host)),
+            shown(memory_of(results, variant, is_host)),
             ttft,
             prefill,
             decode,
@@ -132,10 +134,10 @@ fn table(results: &Results) -> String {
     )
 }
 
-fn memory_of(variant: &VariantResults, is_host: bool) -> Option<Series> {
-    series(variant, |measured| {
-        Some(mib(split(&measured.breakdown, is_host).iter().sum()))
-    })
+fn memory_of(results: &Results, variant: &VariantResults, is_host: bool) -> Option<Series> {
+    let breakdowns = breakdowns(results, variant).into_iter();
+    let sums = breakdowns.map(|breakdown| mib(split(breakdown, is_host).iter().sum()));
+    Series::new(sums).ok()
 }
 
 fn shown(series: Option<Series>) -> String {

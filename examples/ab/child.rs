@@ -92,10 +92,11 @@ impl Running {
         let (send, messages) = mpsc::channel();
         if let Some(stdout) = stdout {
             thread::Builder::new().spawn(move || {
+                // A driver may print what it likes in between.
                 let lines = BufReader::new(stdout)
-                    .lines()
+                    .split(b'\n')
                     .map_while(std::io::Result::ok);
-                for message in lines.filter_map(|line| serde_json::from_str(&line).ok()) {
+                for message in lines.filter_map(|line| serde_json::from_slice(&line).ok()) {
                     if send.send(message).is_err() {
                         break;
                     }
@@ -156,7 +157,13 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended, which is as good.
+        // It may have ended, which is as good. With all that it started: a task's command would
+        // go on otherwise.
+        #[cfg(unix)]
+        let _ = Command::new("kill")
+            .args(["-KILL", "--", &format!("-{}", self.process.id())])
+            .stderr(Stdio::null())
+            .status();
         let _ = self.process.kill();
         let _ = self.process.wait();
     }

@@ -2,12 +2,13 @@
 
 use std::fmt::Debug;
 
-use llama_moe::measure::Provenance;
+use llama_moe::measure::{Provenance, Series};
 
 use crate::markdown::{Table, code, text};
 use crate::report::comparison_table;
 use crate::results::{Results, VariantResults};
-use crate::summary::{FAMILY_WISE, Figure, adjusted};
+use crate::summary::{FAMILY_WISE, Figure, adjusted, breakdowns, split};
+use crate::units::{NOT_MEASURED, mib, spread};
 
 /// What is different between A and B, as Markdown: first what they were measured on, then
 /// the figures of the variants that both have.
@@ -21,6 +22,7 @@ pub fn compare(a: &Results, b: &Results) -> String {
     );
     out += &warnings(a, b);
     out += &what_differs(a, b);
+    out += &memory(a, b);
     out + &figures(a, b)
 }
 
@@ -34,15 +36,34 @@ fn warnings(a: &Results, b: &Results) -> String {
                 .to_owned(),
         );
     }
+    let asked = |results: &Results| {
+        let settings = &results.settings;
+        let (n_ctx, n_ubatch, n_threads) = (settings.n_ctx, settings.n_ubatch, settings.n_threads);
+        (n_ctx, n_ubatch, n_threads, settings.generate, settings.seed)
+    };
+    if asked(a) != asked(b) {
+        warnings.push(
+            "OTHER SETTINGS: context, micro-batch, threads, seed or the number of tokens differ, and \
+             so does the work."
+                .to_owned(),
+        );
+    }
     for variant in &a.variants {
-        if let Some(other) = find(b, &variant.name)
-            && other.rules != variant.rules
-        {
+        let Some(other) = find(b, &variant.name) else {
+            continue;
+        };
+        if other.rules != variant.rules {
             warnings.push(format!(
                 "OTHER RULES under one name: {} is {} in A and {} in B.",
                 text(&variant.name),
                 code(&variant.rules),
                 code(&other.rules),
+            ));
+        } else if other.placement != variant.placement {
+            // A plan for a budget is another one on another machine.
+            warnings.push(format!(
+                "OTHER PLACEMENT under the same rules: {}.",
+                text(&variant.name),
             ));
         }
     }
@@ -157,12 +178,50 @@ fn or_default(value: Option<u32>) -> String {
     value.map_or_else(|| "default".to_owned(), |value| value.to_string())
 }
 
+/// The variants that both have.
+fn pairs<'a>(a: &'a Results, b: &'a Results) -> Vec<(&'a VariantResults, &'a VariantResults)> {
+    let variants = a.variants.iter();
+    let pairs = variants.filter_map(|variant| Some((variant, find(b, &variant.name)?)));
+    pairs.collect()
+}
+
+/// What llama.cpp counts on devices, and in system memory.
+fn memory(a: &Results, b: &Results) -> String {
+    let mut table = Table::with_names(&["variant", "memory", "A", "B", "difference"], 2);
+    for (in_a, in_b) in pairs(a, b) {
+        for (is_host, name) in [(false, "devices"), (true, "system")] {
+            let sums = |results: &Results, variant| {
+                let breakdowns = breakdowns(results, variant).into_iter();
+                let sums = breakdowns.map(|b| mib(split(b, is_host).iter().sum()));
+                Series::new(sums).ok()
+            };
+            let (in_a, in_b, variant) = (sums(a, in_a), sums(b, in_b), &in_a.name);
+            let shown = |series: &Option<Series>| {
+                let series = series.as_ref();
+                series.map_or_else(|| NOT_MEASURED.to_owned(), spread)
+            };
+            let difference = match (&in_a, &in_b) {
+                (Some(a), Some(b)) => format!("{:+.1}", b.mean() - a.mean()),
+                _ => NOT_MEASURED.to_owned(),
+            };
+            table.row([
+                text(variant),
+                name.to_owned(),
+                shown(&in_a),
+                shown(&in_b),
+                difference,
+            ]);
+        }
+    }
+    format!(
+        "## Memory\n\nMiB (2²⁰ bytes) by llama.cpp's own count, mean ± σ; of a dry run without \
+         σ.\n\n{}",
+        table.finish()
+    )
+}
+
 fn figures(a: &Results, b: &Results) -> String {
-    let pairs: Vec<(&VariantResults, &VariantResults)> = a
-        .variants
-        .iter()
-        .filter_map(|variant| Some((variant, find(b, &variant.name)?)))
-        .collect();
+    let pairs = pairs(a, b);
     let mut out = "## Figures\n\n".to_owned();
     let alone = |name: &str, ours: &Results, theirs: &Results| {
         let variants = ours.variants.iter().map(|variant| variant.name.as_str());
@@ -208,6 +267,26 @@ mod tests {
         assert!(!text.contains("ANOTHER MODEL") && !text.contains("OTHER RULES"));
         assert!(!text.contains("**faster**") && !text.contains("**slower**"));
         assert!(text.contains("### cpu-moe"));
+    }
+
+    #[test]
+    fn memory_is_held_against_memory_and_settings_against_settings() {
+        let a = fixture::results();
+        let mut b = fixture::results();
+        fixture::for_each_measured(&mut b.variants[0], |measured| {
+            for entry in measured.breakdown.iter_mut().filter(|entry| !entry.is_host) {
+                entry.model += 7 << 20;
+            }
+        });
+        b.settings.n_ctx += 256;
+        b.variants[1].placement = vec!["elsewhere".to_owned()];
+        let text = compare(&a, &b);
+        let row = |start: &str| text.lines().find(|line| line.starts_with(start)).unwrap();
+        assert!(row("| base | devices |").ends_with("| +7.0 |"), "{text}");
+        assert!(row("| base | system |").ends_with("| +0.0 |"), "{text}");
+        assert!(text.contains("OTHER SETTINGS") && text.contains("OTHER PLACEMENT"));
+        let same = compare(&a, &a);
+        assert!(!same.contains("OTHER SETTINGS") && !same.contains("OTHER PLACEMENT"));
     }
 
     #[test]

@@ -134,6 +134,9 @@ pub struct Load {
     pub loading: Loading,
     /// What is measured.
     pub settings: Settings,
+    /// Whether this is the first, third, fifth repetition: what a trial does in two ways, it
+    /// does in turns.
+    pub is_even: bool,
 }
 
 /// A variant whose quality is measured.

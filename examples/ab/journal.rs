@@ -70,6 +70,12 @@ impl Journal {
             )
             .into());
         }
+        if entries.is_empty()
+            && let Err(error) = folder.check_free()
+        {
+            journal.discard();
+            return Err(error);
+        }
         Ok((journal, entries))
     }
 

@@ -23,6 +23,21 @@ impl Folder {
         })
     }
 
+    /// Whether it has files by the names of a comparison's, which nobody wants to lose.
+    pub fn check_free(&self) -> Result<()> {
+        let plots = self.path.join("plots");
+        let names = [self.results(), self.report(), plots];
+        match names.iter().find(|path| path.exists()) {
+            None => Ok(()),
+            Some(path) => Err(format!(
+                "'{}' is there already, and not of a comparison that could go on: name another \
+                 folder",
+                path.display()
+            )
+            .into()),
+        }
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -85,7 +100,7 @@ impl Folder {
 }
 
 /// By a draft next to it, which is on the disk before it gets the name.
-fn write(path: &Path, text: &[u8]) -> Result<()> {
+pub fn write(path: &Path, text: &[u8]) -> Result<()> {
     let draft = path.with_extension("draft");
     let written = File::create(&draft)
         .and_then(|mut file| {

@@ -65,7 +65,10 @@ impl Record {
             }
             Entry::Quality { variant, quality } => {
                 let variant = self.variants.get_mut(variant).ok_or(unknown(variant))?;
-                variant.quality = Some(quality);
+                // A base that is measured once more, for its files, keeps what it found.
+                if !variant.has_quality() {
+                    variant.quality = Some(quality);
+                }
             }
         }
         Ok(())
@@ -110,7 +113,7 @@ impl Record {
                     rules: prepared.variant.rules.to_string(),
                     placement: prepared.placement.clone(),
                     command_line: prepared.command_line.clone(),
-                    ceiling: prepared.ceiling,
+                    ceiling: prepared.ceiling.clone(),
                     dry_run: prepared.dry_run.clone(),
                     trials: record.trials.clone(),
                     quality: record.quality.clone(),
@@ -125,6 +128,11 @@ impl VariantRecord {
     pub fn is_tried(&self, repetition: usize) -> bool {
         let mut trials = self.trials.iter();
         trials.any(|trial| trial.repetition == repetition)
+    }
+
+    /// Whether its quality was measured. One that failed is tried again by who resumes.
+    pub fn has_quality(&self) -> bool {
+        matches!(self.quality, Some(Outcome::Done(_)))
     }
 
     /// Why its last trial gave nothing, if it did.
@@ -157,6 +165,24 @@ impl Prepared {
                 differences.push(format!("{what}: {before} before, {now} now"));
             }
         };
+        let paths = |prepared: &Self| -> Vec<String> {
+            let files = prepared.provenance.model.files.iter();
+            files.map(|file| file.path.display().to_string()).collect()
+        };
+        compare(
+            "the model's files",
+            value(&paths(before))?,
+            value(&paths(self))?,
+        );
+        let sources = |prepared: &Self| -> Vec<String> {
+            let sources = prepared.provenance.sources.iter();
+            sources.map(|source| source.sha256.clone()).collect()
+        };
+        compare(
+            "the sources' SHA-256",
+            value(&sources(before))?,
+            value(&sources(self))?,
+        );
         compare(
             "the model's SHA-256",
             value(&hashes(before))?,
@@ -203,6 +229,11 @@ impl Prepared {
             "the CPU",
             value(&theirs.machine.cpu)?,
             value(&ours.machine.cpu)?,
+        );
+        compare(
+            "kernel and drivers",
+            value(&(&theirs.machine.kernel, &theirs.machine.drivers))?,
+            value(&(&ours.machine.kernel, &ours.machine.drivers))?,
         );
         compare(
             "environment variables",

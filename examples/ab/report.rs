@@ -8,7 +8,6 @@ mod provenance;
 mod quality;
 mod speed;
 
-use std::fs;
 use std::path::Path;
 
 use common::Result;
@@ -17,6 +16,7 @@ use llama_moe::measure::Provenance;
 pub use differences::table as comparison_table;
 
 use crate::markdown::{Table, block, code, picture, text};
+use crate::output::write;
 use crate::plots::{self, Plot};
 use crate::results::{Failure, Outcome, Results, Settings};
 use crate::summary::{done, is_dry_run, verdicts};
@@ -32,9 +32,7 @@ const LONGEST_MESSAGE: usize = 600;
 pub fn write_report(results: &Results, dir: &Path) -> Result<()> {
     let plots = plots::all(results);
     plots::write(&plots, &dir.join("plots"))?;
-    let path = dir.join("report.md");
-    fs::write(&path, report(results, &plots))
-        .map_err(|error| format!("{}: {error}", path.display()).into())
+    write(&dir.join("report.md"), report(results, &plots).as_bytes())
 }
 
 fn report(results: &Results, plots: &[Plot]) -> String {
@@ -90,7 +88,7 @@ fn what_was_run(results: &Results) -> String {
                 allowed.**\n\n";
     }
     if !results.is_complete {
-        out += "**Not complete: the comparison was stopped before all repetitions were \
+        out += "**Not complete: the comparison was stopped before all that was asked for was \
                 tried.**\n\n";
     }
     let lengths: Vec<String> = settings

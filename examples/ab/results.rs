@@ -27,7 +27,7 @@ pub struct Results {
     /// Whether it ran to its end: all repetitions of all variants were tried, but for variants
     /// that were given up. Not so if it was stopped before.
     pub is_complete: bool,
-    /// When the last trial ended: UTC, by RFC 3339.
+    /// When these results were written: UTC, by RFC 3339.
     pub finished: String,
     /// What a reader has to know before the numbers: each a sentence.
     pub notes: Vec<String>,
@@ -102,12 +102,21 @@ pub struct VariantResults {
 }
 
 /// The limit model's bounds. Null where nothing of the model is in system memory.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ceiling {
     /// Tokens per second of one sequence.
     pub decode: Option<f64>,
-    /// Tokens per second of a long prompt.
-    pub prefill: Option<f64>,
+    /// Tokens per second of each prompt length, in the order of [`Settings::prompt_tokens`].
+    pub prefill: Vec<Option<f64>>,
+}
+
+impl Ceiling {
+    /// The bound for prompts of this length.
+    pub fn prefill_of(&self, n_prompt: usize, results: &Results) -> Option<f64> {
+        let mut lengths = results.settings.prompt_tokens.iter();
+        let index = lengths.position(|length| *length == n_prompt)?;
+        *self.prefill.get(index)?
+    }
 }
 
 /// One process that loaded one variant, warmed up, and measured.

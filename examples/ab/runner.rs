@@ -133,7 +133,7 @@ fn prepare(
         } else {
             measured.repetitions as usize
         },
-        is_quick: measured.quick,
+        is_quick: measured.quick && measured.repetitions < 3,
         prompt_tokens: measured
             .prompt_tokens
             .iter()
@@ -190,6 +190,8 @@ fn begin(prepared: Prepared, before: Option<Record>, journal: &mut Journal) -> R
             Entry::Begin(Box::new(prepared.clone())),
             Record::new(prepared),
         ),
+        // Who has nothing left to do has not gone on.
+        Some(record) if to_do(&record).is_empty() => return Ok(record),
         Some(record) => (Entry::Resumed { date: timestamp() }, record),
     };
     journal.append(&entry)?;
@@ -206,7 +208,7 @@ fn to_do(record: &Record) -> Vec<Kind> {
         let left = settings.repetitions - tried.count();
         kinds.extend((left > 0).then_some(Kind::WarmUp));
         kinds.extend(vec![Kind::Trial; left]);
-        let wants_quality = settings.quality_n_ctx.is_some() && variant.quality.is_none();
+        let wants_quality = settings.quality_n_ctx.is_some() && !variant.has_quality();
         kinds.extend(wants_quality.then_some(Kind::Quality));
     }
     kinds
@@ -270,7 +272,7 @@ impl Comparison<'_> {
     /// A process whose result nobody wants: files are read, clocks are up. Whether it was let
     /// run to its end.
     fn warm_up(&mut self, variant: usize) -> Result<bool> {
-        let job = Job::WarmUp(self.load(variant));
+        let job = Job::WarmUp(self.load(variant, 0));
         let what = format!("{}, warm-up", self.record.name(variant));
         let outcome = self.run::<serde_json::Value>(&job, Kind::WarmUp, what)?;
         Ok(outcome.is_some())
@@ -279,7 +281,7 @@ impl Comparison<'_> {
     /// Whether it ended well; `None` if it was not let run to its end.
     fn trial(&mut self, variant: usize, repetition: usize) -> Result<Option<bool>> {
         let date = timestamp();
-        let job = Job::Trial(self.load(variant));
+        let job = Job::Trial(self.load(variant, repetition));
         let (name, n) = (self.record.name(variant), repetition + 1);
         let all = self.record.prepared.settings.repetitions;
         let what = format!("{name}, repetition {n} of {all}");
@@ -300,7 +302,7 @@ impl Comparison<'_> {
     fn quality(&mut self) -> Result<End> {
         let is_left = |record: &Record, variant: usize| {
             let variant = record.variants.get(variant);
-            variant.is_some_and(|variant| variant.quality.is_none())
+            variant.is_some_and(|variant| !variant.has_quality())
         };
         let n = self.record.variants.len();
         let others_left = (1..n).any(|variant| is_left(&self.record, variant));
@@ -317,7 +319,7 @@ impl Comparison<'_> {
                 }
                 None => {
                     let job = Job::Quality(QualityJob {
-                        load: self.load(variant),
+                        load: self.load(variant, 0),
                         is_base: variant == 0,
                         logits: self.folder.logits(),
                         outputs: self.folder.outputs(),
@@ -363,12 +365,13 @@ impl Comparison<'_> {
         None
     }
 
-    fn load(&self, variant: usize) -> Load {
+    fn load(&self, variant: usize, repetition: usize) -> Load {
         Load {
             model: self.model.clone(),
             text: self.folder.text(),
             loading: self.record.prepared.variants[variant].loading.clone(),
             settings: self.record.prepared.settings.clone(),
+            is_even: repetition.is_multiple_of(2),
         }
     }
 

@@ -13,7 +13,7 @@ use crate::job::Load;
 use crate::results::{Delivery, Measured, Settings};
 use crate::worker::Stages;
 
-/// How often the devices' free memory is read.
+/// How often the devices' free memory is read, until they are warm.
 const WATCH: Duration = Duration::from_millis(5);
 /// Tokens that are generated to warm up, at most.
 const WARM_UP: usize = 4;
@@ -32,13 +32,16 @@ pub fn measure(backend: &Backend, load: &Load, stages: &mut Stages) -> Result<Me
     let settings = &load.settings;
     add_rpc_servers(backend, &settings.rpc)?;
     let host_before = HostMemory::now();
-    let watch = DeviceWatch::start(&backend.gpus(), WATCH)?;
+    let gpus = backend.gpus();
+    let watch = DeviceWatch::start(&gpus, WATCH)?;
     let start = Instant::now();
     let model = load.model(backend, stages)?;
     let loaded = start.elapsed();
     let prompts = prompts(load, &model)?;
     let mut context = model.context(settings.context(settings.n_ctx))?;
     run_up(&mut context, &prompts, settings, stages)?;
+    // A driver that is asked for its memory all the time would be slower.
+    let mut devices = watch.finish();
     let mut sampler = sampler(settings)?;
     let length = Length::Exactly(settings.generate);
     let mut runs: Vec<Run> = Vec::with_capacity(prompts.len());
@@ -47,13 +50,19 @@ pub fn measure(backend: &Backend, load: &Load, stages: &mut Stages) -> Result<Me
         runs.push(generate(&mut context, &mut sampler, prompt, length)?);
     }
     stages.begin("delivering a reply")?;
-    let delivery = match prompts.last() {
+    let delivery = match prompts.iter().max_by_key(|prompt| prompt.len()) {
         Some(prompt) => {
             let mut by = |way| deliver(&mut context, &mut sampler, prompt, length, way);
-            Some(Delivery {
-                streaming: by(Way::Streaming)?,
-                whole: by(Way::Whole)?,
-            })
+            // In turns, as the second may find caches warmer than the first.
+            let (first, second) = match load.is_even {
+                true => (by(Way::Streaming)?, by(Way::Whole)?),
+                false => (by(Way::Whole)?, by(Way::Streaming)?),
+            };
+            let (streaming, whole) = match load.is_even {
+                true => (first, second),
+                false => (second, first),
+            };
+            Some(Delivery { streaming, whole })
         }
         None => None,
     };
@@ -67,9 +76,14 @@ pub fn measure(backend: &Backend, load: &Load, stages: &mut Stages) -> Result<Me
         }) => Vec::new(),
         Err(error) => return Err(error.into()),
     };
+    for (device, used) in gpus.iter().zip(&mut devices) {
+        let free = device.memory().free;
+        used.free_after = free;
+        used.free_least = used.free_least.map(|least| least.min(free));
+    }
     Ok(Measured {
         load: loaded.as_secs_f64(),
-        devices: watch.finish(),
+        devices,
         breakdown: breakdown(&mut context)?,
         kinds,
         host_before,

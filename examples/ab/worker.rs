@@ -3,7 +3,7 @@
 use std::error::Error as StdError;
 use std::io::{self, BufRead, Read, Write};
 use std::process::{self, ExitCode};
-use std::{env, thread};
+use std::thread;
 
 use common::Result;
 use llama_moe::{Backend, Error, FailureKind};
@@ -63,16 +63,13 @@ fn end_with_stdin() -> io::Result<()> {
 
 /// What llama.cpp warns of, on stderr: the last words of a process that it ends.
 fn log_warnings() {
-    if env::var_os("RUST_LOG").is_some() {
-        return;
-    }
     let lines = tracing_subscriber::fmt::layer()
         .with_ansi(false)
         .without_time()
         .with_writer(io::stderr);
     tracing_subscriber::registry()
         .with(lines)
-        .with(LevelFilter::ERROR)
+        .with(LevelFilter::WARN)
         .init();
 }
 

@@ -399,6 +399,68 @@ fn a_dry_run_loads_nothing() {
 }
 
 #[test]
+fn files_of_somebody_else_are_not_written_over() {
+    let scratch = Scratch::new();
+    fs::create_dir(scratch.out()).unwrap();
+    let report = scratch.out().join("report.md");
+    fs::write(&report, "mine").unwrap();
+    let said = scratch.ab(&["--variant", "base", "--no-quality"]);
+    said.failure(1, &["report.md", "another folder"]);
+    assert_eq!(fs::read_to_string(&report).unwrap(), "mine");
+    assert!(!scratch.journal().exists());
+}
+
+#[test]
+fn a_comparison_goes_on_with_the_same_file_alone() {
+    let scratch = Scratch::new();
+    let model = scratch.model();
+    let copy = scratch.file("copy.gguf");
+    fs::copy(&model, &copy).unwrap();
+    let args = |model: &Path| {
+        [
+            model.to_str().unwrap().to_owned(),
+            "--no-quality".to_owned(),
+        ]
+    };
+    let ab = |model: &Path, more: &[&str]| {
+        let args = args(model);
+        let args = args.iter().map(String::as_str).chain(["--variant", "base"]);
+        scratch.ab(&args.chain(more.iter().copied()).collect::<Vec<_>>())
+    };
+    ab(&model, &[]).success();
+    ab(&copy, &["--resume"]).failure(1, &["not the comparison", "model's files"]);
+    // With nothing left to do it has not been stopped either.
+    ab(&model, &["--resume"]).success();
+    assert!(!notes(&scratch.results()).contains("resumed"));
+}
+
+#[test]
+fn quality_that_failed_is_tried_again() {
+    let scratch = Scratch::new();
+    let args = ["--variant", "base", "--variant", "cpu-moe"];
+    scratch.ab(&args).success();
+    // As if the base had found no space for its logits.
+    let failed = serde_json::json!({"failed": {
+        "stage": "measuring quality", "message": "no space", "is_out_of_memory": false
+    }});
+    let lines = scratch.lines().into_iter().map(|mut line| {
+        if let Some(quality) = line.pointer_mut("/quality/quality") {
+            *quality = failed.clone();
+        }
+        line.to_string() + "\n"
+    });
+    let journal: String = lines.collect();
+    assert!(journal.contains("no space"), "{journal}");
+    fs::write(scratch.journal(), journal).unwrap();
+    scratch.ab(&[&args[..], &["--resume"]].concat()).success();
+    let results = scratch.results();
+    for variant in list(&results["variants"]) {
+        assert!(variant["quality"]["done"].is_object(), "{variant:#}");
+    }
+    assert_eq!(scratch.trials().len(), 6);
+}
+
+#[test]
 fn the_same_rules_under_two_names_are_said_to_be_the_same() {
     let scratch = Scratch::new();
     let args = ["--variant", "A=cpu-moe", "--variant", "B=cpu-moe"];

@@ -20,3 +20,4 @@ mod programs;
 mod rpc;
 mod simple;
 mod synth;
+mod validation;

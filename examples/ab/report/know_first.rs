@@ -1,7 +1,7 @@
 //! What a reader has to know before any number.
 
 use crate::markdown::text;
-use crate::results::Results;
+use crate::results::{Results, VariantResults};
 use crate::summary::{done, is_dry_run};
 
 /// The section.
@@ -87,9 +87,13 @@ fn not_measured(results: &Results) -> Vec<&'static str> {
         let mut devices = trial.devices.iter();
         devices.any(|device| device.is_told() && device.peak().is_none())
     });
-    let no_ceiling = |of: fn(&crate::results::Ceiling) -> Option<f64>| {
+    let has_ceiling = |variant: &VariantResults| {
+        let ceiling = variant.ceiling.as_ref();
+        ceiling.is_some_and(|c| c.decode.is_some() || c.prefill.iter().any(Option::is_some))
+    };
+    let no_ceiling = {
         let mut variants = results.variants.iter();
-        variants.all(|variant| variant.ceiling.as_ref().and_then(of).is_none())
+        !variants.any(has_ceiling)
     };
     [
         (measured().all(|trial| trial.devices.is_empty()), "device memory, as there is no device"),
@@ -99,7 +103,7 @@ fn not_measured(results: &Results) -> Vec<&'static str> {
         (measured().all(|trial| trial.delivery.is_none()), "streaming against whole delivery"),
         (results.variants.iter().all(|variant| variant.quality.is_none()), "quality"),
         (results.settings.tasks.is_none(), "pass@k, as no tasks were given"),
-        (no_ceiling(|ceiling| ceiling.decode) && no_ceiling(|ceiling| ceiling.prefill), "a ceiling, as no bound of the limit model applies"),
+        (no_ceiling, "a ceiling, as no bound of the limit model applies"),
         (provenance.commit.is_none(), "the commit, which was not given"),
         (provenance.sources.is_empty(), "the files that the model was made from, which were not given"),
     ]

@@ -45,8 +45,11 @@ pub fn devices(results: &Results) -> String {
     let mut out = "## Device memory\n\nIn MiB (2²⁰ bytes), mean ± σ. *Model*, *KV* and *compute* are \
                    llama.cpp's own count of what it asked for. *Taken* is what the device's free \
                    memory fell by, from before the load to after the last run, and *peak* the most \
-                   that a reading found: both have what the driver keeps beside it (*beyond*: taken \
-                   less llama.cpp's sum), and what other programs did meanwhile.\n\n"
+                   that a reading found until all was warm, or after it: both have what the driver \
+                   and its libraries keep beside it (*beyond*: taken less llama.cpp's sum), and what \
+                   other programs did meanwhile. What a driver takes for itself when it is first \
+                   asked, as CUDA does for its context, is gone before the first reading, and in \
+                   none of them.\n\n"
         .to_owned();
     let head = [
         "variant", "device", "N", "model", "KV", "compute", "sum", "taken", "peak", "beyond",

@@ -88,14 +88,14 @@ fn rows(provenance: &Provenance) -> Vec<(&'static str, String)> {
             machine.kernel.as_deref().map_or_else(not_known, text),
         ),
         ("processor's architecture", text(&machine.architecture)),
-        ("GPU drivers", list(drivers)),
+        ("GPU drivers, as the kernel names them", list(drivers)),
     ]
 }
 
 fn list(items: impl Iterator<Item = String>) -> String {
     let items: Vec<String> = items.collect();
     if items.is_empty() {
-        "none".to_owned()
+        "none known".to_owned()
     } else {
         items.join(", ")
     }

@@ -3,7 +3,7 @@
 use llama_moe::measure::Series;
 
 use crate::markdown::{Table, text};
-use crate::results::{Ceiling, Results, VariantResults};
+use crate::results::{Results, VariantResults};
 use crate::summary::{Figure, done, prompt_lengths, run, series, why_empty};
 use crate::units::{NOT_MEASURED, decimals, number, range, scaled, spread};
 
@@ -109,9 +109,10 @@ fn ceilings(results: &Results) -> String {
         "prefill, % of it",
     ]);
     for variant in &results.variants {
-        let ceiling = |of: fn(&Ceiling) -> Option<f64>| variant.ceiling.as_ref().and_then(of);
-        let (decode, prefill) = (ceiling(|c| c.decode), ceiling(|c| c.prefill));
+        let ceiling = variant.ceiling.as_ref();
+        let decode = ceiling.and_then(|ceiling| ceiling.decode);
         for n_prompt in prompt_lengths(&results.settings) {
+            let prefill = ceiling.and_then(|ceiling| ceiling.prefill_of(n_prompt, results));
             let [decoded, prefilled] = [Figure::Decode(n_prompt), Figure::Prefill(n_prompt)]
                 .map(|figure| figure.series(variant));
             let n = decoded.as_ref().map_or(0, Series::n);

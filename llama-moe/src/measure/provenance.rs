@@ -17,7 +17,21 @@ use crate::gguf::{Header, Value};
 use crate::model::ModelSource;
 
 /// What begins the names of environment variables that change what llama.cpp and its libraries do.
-const VARIABLES: [&str; 7] = ["GGML_", "LLAMA_", "CUDA_", "HIP_", "OMP_", "GOMP_", "KMP_"];
+const VARIABLES: [&str; 13] = [
+    "GGML_",
+    "LLAMA_",
+    "CUDA_",
+    "HIP_",
+    "HSA_",
+    "ROCR_",
+    "VK_",
+    "MTL_",
+    "OMP_",
+    "GOMP_",
+    "KMP_",
+    "OPENBLAS_",
+    "MKL_",
+];
 /// What ends the names of those that hold a secret. Results are published.
 const SECRETS: [&str; 4] = ["_KEY", "_TOKEN", "_SECRET", "_PASSWORD"];
 /// The longest text of a model's metadata that is taken over, in bytes: chat templates and
@@ -66,8 +80,9 @@ pub struct Provenance {
     pub devices: Vec<DeviceRecord>,
     /// The machine.
     pub machine: Machine,
-    /// Environment variables that begin with `GGML_`, `LLAMA_`, `CUDA_`, `HIP_`, `OMP_`, `GOMP_`
-    /// or `KMP_`. One whose name ends as a secret's does has `(not shown)` for a value.
+    /// Environment variables that begin with `GGML_`, `LLAMA_`, or what the GPUs' and the
+    /// threads' libraries read: `CUDA_`, `HIP_`, `HSA_`, `ROCR_`, `VK_`, `MTL_`, `OMP_`, `GOMP_`,
+    /// `KMP_`, `OPENBLAS_`, `MKL_`. One whose name ends as a secret's does has `(not shown)` for a value.
     pub environment: BTreeMap<String, String>,
 }
 

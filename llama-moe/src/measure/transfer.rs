@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use crate::backend::Device;
-use crate::error::Result;
+use crate::error::{Error, FailureKind, Result};
 use crate::ffi::TransferHandle;
 
 /// Bytes of one copy: 64 MiB, so that a copy takes far longer than it takes to start one.
@@ -23,7 +23,7 @@ pub struct TransferRate {
     /// Bytes per second from memory that the system may move.
     pub pageable: f64,
     /// Bytes per second from page-locked memory, as the device's driver allocates it. `None`
-    /// for a device without such memory.
+    /// for a device without such memory, and where none can be had.
     pub page_locked: Option<f64>,
 }
 
@@ -47,13 +47,22 @@ pub fn transfer_rates(devices: &[Device]) -> Result<Vec<TransferRate>> {
 }
 
 fn rate_of(device: Device) -> Result<TransferRate> {
-    let has_host_memory = device.host_buffer_type_name().is_some();
+    let pageable = bytes_per_second(device, false)?;
+    let page_locked = match device.host_buffer_type_name() {
+        None => None,
+        Some(_) => match bytes_per_second(device, true) {
+            // The system locks no more, or the driver was told not to.
+            Err(Error::Llama {
+                kind: FailureKind::OutOfMemory,
+                ..
+            }) => None,
+            rate => Some(rate?),
+        },
+    };
     Ok(TransferRate {
         device: device.name(),
-        pageable: bytes_per_second(device, false)?,
-        page_locked: has_host_memory
-            .then(|| bytes_per_second(device, true))
-            .transpose()?,
+        pageable,
+        page_locked,
     })
 }
 
@@ -65,7 +74,7 @@ fn bytes_per_second(device: Device, page_locked: bool) -> Result<f64> {
         let start = Instant::now();
         let copied = transfer.run();
         copied.map_err(|failure| failure.of("ggml_backend_tensor_set_async"))?;
-        Ok::<_, crate::Error>(start.elapsed())
+        Ok::<_, Error>(start.elapsed())
     };
     // Drivers allocate what they copy with when they first do.
     copy()?;
