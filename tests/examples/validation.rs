@@ -107,6 +107,20 @@ fn memory_as_loaded_is_that_of_every_trial() {
 }
 
 #[test]
+fn what_the_worker_took_is_what_the_system_said() {
+    let page = page();
+    let path = docs().join("validation/gpt-oss-20b-loaded/worker-rss.tsv");
+    let text = fs::read_to_string(path).unwrap();
+    let lines: Vec<Vec<&str>> = text.lines().map(|l| l.split('\t').collect()).collect();
+    for row in rows(&page, "\n## The same, loaded") {
+        let of_variant = lines.iter().filter(|line| line[3] == row[0]);
+        let largest = of_variant.map(|line| line[2].parse::<u32>().unwrap()).max();
+        let mib = f64::from(largest.unwrap()) / 1024.0;
+        assert_eq!(row[6], format!("{mib:.1}"));
+    }
+}
+
+#[test]
 fn speeds_are_those_of_the_token_times() {
     let page = page();
     for row in rows(&page, "\n## Speed") {
@@ -142,10 +156,41 @@ fn speeds_are_those_of_the_token_times() {
 }
 
 #[test]
+fn what_the_audit_is_held_against_is_in_the_raw_files() {
+    let page = page();
+    let mut n = 0;
+    for row in rows(&page, "\n## The audit's figures") {
+        let links: Vec<&str> = row[1].split("[raw]").skip(1).collect();
+        let parts: Vec<String> = links
+            .iter()
+            .flat_map(|link| {
+                let results = raw(&format!("[raw]{}", &link[..=link.find(')').unwrap()]));
+                let variants = results["variants"].as_array().unwrap().clone();
+                variants.into_iter().flat_map(|v| on_devices(&v["dry_run"]))
+            })
+            .collect();
+        // MiB have one decimal here, and nothing else that is as large.
+        let figures = row[1].split(|c: char| !c.is_ascii_digit() && c != '.');
+        for figure in figures.filter(|f| f.split_once('.').is_some_and(|(_, d)| d.len() == 1)) {
+            if figure.parse::<f64>().unwrap() > 500.0 {
+                assert!(
+                    parts.iter().any(|part| part == figure),
+                    "{figure}: {parts:?}"
+                );
+                n += 1;
+            }
+        }
+    }
+    assert_eq!(n, 9, "figures in MiB");
+}
+
+#[test]
 fn raw_files_are_of_no_particular_place() {
     let mut n = 0;
-    for folder in fs::read_dir(docs().join("validation")).unwrap() {
-        let path = folder.unwrap().path().join("results.json");
+    let entries = fs::read_dir(docs().join("validation")).unwrap();
+    let folders = entries.map(|entry| entry.unwrap().path());
+    for folder in folders.filter(|path| path.is_dir()) {
+        let path = folder.join("results.json");
         let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         for root in ["\"/home", "\"/root", "\"/tmp", "\"/work", "=/"] {
             assert!(!text.contains(root), "{}: {root}", path.display());
