@@ -130,13 +130,7 @@ impl Sampler {
     /// and as [`apply`](Self::apply) and [`accept`](Self::accept). The context stays as it is.
     pub fn sample(&mut self, context: &mut Context, index: Option<usize>) -> Result<Token> {
         let model = context.model().clone();
-        if let Some(vocab) = self
-            .vocab
-            .as_ref()
-            .filter(|own| !own.model().is_same(&model))
-        {
-            return Err(SamplerError::other_vocabulary(vocab, &model).into());
-        }
+        self.check_model(&model)?;
         let logits = match index {
             Some(index) => context.logits(index)?,
             None => context.logits_last()?,
@@ -150,6 +144,16 @@ impl Sampler {
         self.perf.n_sampled += 1;
         self.perf.time += start.elapsed();
         Ok(token)
+    }
+
+    /// Whether it is for this model's vocabulary, if it is for any.
+    pub(crate) fn check_model(&self, model: &Model) -> Result<(), SamplerError> {
+        match &self.vocab {
+            Some(own) if !own.model().is_same(model) => {
+                Err(SamplerError::other_vocabulary(own, model))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Chooses one of these candidates without accepting it. The samplers' changes to the
