@@ -217,7 +217,7 @@ impl ChatTemplate {
     }
 
     /// The tokens of what [`render`](Self::render) returned.
-    pub(crate) fn tokenize_rendered(&self, vocab: &Vocab, text: &str) -> Result<Vec<Token>> {
+    pub fn tokenize_rendered(&self, vocab: &Vocab, text: &str) -> Result<Vec<Token>> {
         let mut tokens = vocab.tokenize(text, false, true)?;
         // Most templates write the token themselves, and twice would be once too often.
         if vocab.adds_bos() && tokens.first().copied() != vocab.bos() {

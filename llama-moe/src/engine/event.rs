@@ -14,7 +14,8 @@ pub enum Event {
         /// Which answer, from 0: with [`Request::with_n`](super::Request::with_n) there are
         /// several.
         choice: u32,
-        /// The piece: whole characters, and nothing of a stop string.
+        /// The piece: whole characters, and nothing of a stop string. Only the last one can be
+        /// empty, where there are tokens without text to tell of.
         text: String,
         /// Whether it is what the model tells itself before it answers, between the request's
         /// [reasoning tags](super::Request::with_reasoning_tags).

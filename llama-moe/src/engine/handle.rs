@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread::{self, JoinHandle, ThreadId};
 
 use super::channel::channel;
 use super::embeddings::Embeddings;
@@ -31,6 +31,7 @@ pub struct Engine(Arc<Handle>);
 struct Handle {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    thread_id: ThreadId,
     template: OnceLock<ChatTemplate>,
 }
 
@@ -61,7 +62,7 @@ impl Engine {
             // The lock is new, so it is empty.
             let _ = template.set(given);
         }
-        let worker = Worker::new(Arc::clone(&shared), settings, context)?;
+        let worker = Worker::new(Arc::clone(&shared), &settings, context);
         let thread = thread::Builder::new()
             .name("llama-moe engine".to_owned())
             .spawn(move || worker.run())
@@ -70,6 +71,7 @@ impl Engine {
             })?;
         Ok(Self(Arc::new(Handle {
             shared,
+            thread_id: thread.thread().id(),
             thread: Mutex::new(Some(thread)),
             template,
         })))
@@ -248,15 +250,12 @@ impl Handle {
     }
 
     fn join(&self) {
-        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         // A sampler that holds the engine may be dropped on the engine's own thread, which
         // ends by itself.
-        if thread
-            .as_ref()
-            .is_some_and(|handle| handle.thread().id() == thread::current().id())
-        {
+        if thread::current().id() == self.thread_id {
             return;
         }
+        let mut thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(handle) = thread.take() {
             // The thread catches panics, and has told of them.
             let _ = handle.join();

@@ -193,13 +193,18 @@ impl Inbox {
         self.lock().embeds.pop_front()
     }
 
-    /// Takes out everything, and takes nothing more.
-    pub(super) fn empty(&self) -> (VecDeque<Job>, VecDeque<EmbedJob>) {
+    pub(super) fn is_empty(&self) -> bool {
+        let state = self.lock();
+        state.jobs.is_empty() && state.embeds.is_empty()
+    }
+
+    /// Drops everything, and takes nothing more.
+    pub(super) fn empty(&self) {
         let mut state = self.lock();
         state.closing = Some(Closing::Stop);
         let jobs = std::mem::take(&mut state.jobs);
         let embeds = std::mem::take(&mut state.embeds);
         self.wake_waiting(state);
-        (jobs, embeds)
+        drop((jobs, embeds));
     }
 }

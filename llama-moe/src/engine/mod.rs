@@ -1,17 +1,28 @@
 //! An engine: many requests at a time on one context, for people who build servers.
+mod answer;
 mod channel;
 mod completion;
+mod embedder;
 mod embeddings;
 mod error;
 mod event;
+mod guarded;
 mod handle;
 mod inbox;
 mod job;
+mod logprobs;
+mod memory;
 mod params;
+mod prefix;
+mod reasoning;
+mod reply;
 mod request;
+mod schedule;
+mod scheduler;
 mod shared;
 mod stats;
 mod stream;
+mod text;
 mod worker;
 
 pub use completion::{Choice, Completion};
