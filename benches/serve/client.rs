@@ -12,7 +12,8 @@ type Result<T> = std::result::Result<T, Box<dyn error::Error + Send + Sync>>;
 /// Longer than any answer takes: a server that hangs is an error, not a wait for ever.
 const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// A client with connections of its own.
+/// A client. Each of its requests has a connection of its own: llama.cpp's server closes some
+/// that could be used again, and a client learns of it by a failed request.
 pub struct Client {
     agent: Agent,
     base: String,
@@ -41,6 +42,7 @@ impl Client {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .proxy(None)
+            .max_idle_connections(0)
             .timeout_global(Some(TIMEOUT))
             .build();
         Self {
@@ -124,7 +126,6 @@ impl Iterator for Events {
                 continue;
             };
             let data = data.trim();
-            // Read on to the body's end, and the connection can be used again.
             if data == "[DONE]" {
                 self.is_done = true;
                 continue;

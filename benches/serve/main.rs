@@ -27,8 +27,8 @@ type Result<T> = std::result::Result<T, Box<dyn error::Error + Send + Sync>>;
 /// Clients at a time.
 const CLIENTS: [usize; 3] = [1, 4, 16];
 /// Requests of each client.
-const PER_CLIENT: usize = 5;
-/// Requests of all clients, at least: a percentile of five says little.
+const PER_CLIENT: usize = 4;
+/// Requests of all clients, at least: a percentile of four says little.
 const MIN_REQUESTS: usize = 20;
 /// As many slots as clients, with room for the longest prompt and its answer.
 const SLOTS: u32 = 16;

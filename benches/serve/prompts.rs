@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use crate::Result;
 
 /// Tokens of a prompt and of its answer, from a question in a chat to a page to read.
-const LENGTHS: [(usize, u32); 5] = [(16, 32), (64, 48), (160, 16), (400, 64), (900, 24)];
+const LENGTHS: [(usize, u32); 5] = [(16, 64), (48, 96), (128, 32), (320, 128), (640, 48)];
 
 /// What is written: any words will do, and no model is asked to make sense of them.
 const WORDS: [&str; 16] = [
