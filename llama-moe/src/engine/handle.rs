@@ -17,8 +17,8 @@ use super::stats::EngineStats;
 use super::stream::Stream;
 use super::worker::Worker;
 use crate::chat::{ChatTemplate, Message, RenderOptions};
-use crate::context::{AbortToken, Context};
-use crate::error::Result;
+use crate::context::{AbortToken, Context, MemoryError};
+use crate::error::{Error, Result};
 use crate::model::{Model, Token, Vocab};
 
 /// Answers many requests at a time, on a thread of its own that owns a context.
@@ -271,10 +271,12 @@ impl Drop for Handle {
 
 /// The context that answers are computed with; `None` for a model that only encodes.
 fn generating_context(model: &Model, settings: &Settings) -> Result<Option<Context>> {
-    if !model.has_decoder() || model.is_diffusion() {
-        return Ok(None);
+    let mut context = model.context(settings.context.clone())?;
+    match context.memory().positions(0) {
+        Ok(_) => Ok(Some(context)),
+        Err(Error::Memory(MemoryError::None)) => Ok(None),
+        Err(error) => Err(error),
     }
-    Ok(Some(model.context(settings.context.clone())?))
 }
 
 fn n_ctx_per_request(context: &Context, settings: &Settings) -> usize {

@@ -6,7 +6,7 @@ use super::channel::Sender;
 use super::event::{Event, Timings, Usage};
 use super::job::Job;
 use crate::chat::FinishReason;
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// What all answers to a request have in common.
 pub(super) struct Reply {
@@ -69,18 +69,20 @@ impl Reply {
     pub(super) fn finish(&mut self, choice: u32, reason: FinishReason) -> bool {
         self.send(Event::Finish { choice, reason });
         self.n_open = self.n_open.saturating_sub(1);
-        if self.n_open == 0 {
-            self.send(Event::Done {
-                usage: self.usage,
-                timings: self.timings(),
-            });
-        }
         self.n_open == 0
     }
 
-    /// Ends all answers.
-    pub(super) fn fail(self, error: Error) {
-        self.events.send(Err(error));
+    /// The last word, once all answers are over.
+    pub(super) fn done(&self) -> Event {
+        Event::Done {
+            usage: self.usage,
+            timings: self.timings(),
+        }
+    }
+
+    /// Ends the stream.
+    pub(super) fn end(self, last: Result<Event>) {
+        self.events.send(last);
     }
 
     fn timings(&self) -> Timings {

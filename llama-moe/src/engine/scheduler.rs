@@ -1,11 +1,13 @@
 //! Who is answered when: continuous batching.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Instant;
 
 use super::answer::{Answer, RequestId, State};
 use super::error::EngineError;
+use super::event::Event;
 use super::job::Job;
 use super::logprobs::Likelihoods;
 use super::memory::SlotMemory;
@@ -30,6 +32,9 @@ pub(super) struct Scheduler {
     /// The step in which each slot was last used.
     last_used: Vec<u64>,
     replies: HashMap<RequestId, Reply>,
+    /// Replies that are over, and their last items: who reads them finds the numbers of
+    /// [`EngineStats`] up to date.
+    over: Vec<(Reply, Result<Event>)>,
     n_requests: RequestId,
     n_steps: u64,
     /// Positions that an answer can have.
@@ -47,6 +52,7 @@ impl Scheduler {
             answers: (0..n_slots).map(|_| None).collect(),
             last_used: vec![0; n_slots],
             replies: HashMap::new(),
+            over: Vec::new(),
             n_requests: 0,
             n_steps: 0,
             n_ctx: shared.n_ctx_per_request.unwrap_or(0),
@@ -67,6 +73,13 @@ impl Scheduler {
         stats.slots_busy = self.answers.iter().flatten().count();
         stats.n_ctx = self.memory.n_ctx();
         stats.kv_used = self.memory.used();
+    }
+
+    /// Ends the streams of the requests that are over.
+    pub(super) fn tell(&mut self) {
+        for (reply, last) in self.over.drain(..) {
+            reply.end(last);
+        }
     }
 
     /// Slots and their answers.
@@ -241,10 +254,12 @@ impl Scheduler {
         let Some(answer) = self.answers[slot].take() else {
             return Ok(());
         };
-        if let Some(reply) = self.replies.get_mut(&answer.request)
-            && reply.finish(answer.choice, reason)
+        if let Entry::Occupied(mut reply) = self.replies.entry(answer.request)
+            && reply.get_mut().finish(answer.choice, reason)
         {
-            self.replies.remove(&answer.request);
+            let reply = reply.remove();
+            let done = reply.done();
+            self.over.push((reply, Ok(done)));
             stats.requests_done += 1;
         }
         self.leave(slot)
@@ -256,7 +271,7 @@ impl Scheduler {
             return Ok(());
         };
         if let Some(reply) = self.replies.remove(&request) {
-            reply.fail(error);
+            self.over.push((reply, Err(error)));
             stats.requests_failed += 1;
         }
         self.release(request)
@@ -266,7 +281,7 @@ impl Scheduler {
     pub(super) fn fail_all(&mut self, error: &Error, stats: &mut EngineStats) {
         self.answers.iter_mut().for_each(|answer| *answer = None);
         for (_, reply) in self.replies.drain() {
-            reply.fail(compute_error(error).into());
+            self.over.push((reply, Err(compute_error(error).into())));
             stats.requests_failed += 1;
         }
     }

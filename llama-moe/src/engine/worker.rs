@@ -72,6 +72,7 @@ impl Worker {
             if let Some(scheduler) = &mut self.scheduler {
                 scheduler.fail_all(&error, &mut self.stats);
             }
+            self.publish();
             return false;
         }
         self.stats.time_other += started
@@ -112,6 +113,8 @@ impl Worker {
             reply.finish(choice, FinishReason::Deadline);
         }
         self.stats.requests_done += 1;
+        let done = reply.done();
+        reply.end(Ok(done));
     }
 
     fn embed(&mut self) {
@@ -137,6 +140,9 @@ impl Worker {
             scheduler.count(&mut self.stats);
         }
         self.shared.set_stats(&self.stats);
+        if let Some(scheduler) = &mut self.scheduler {
+            scheduler.tell();
+        }
     }
 }
 
