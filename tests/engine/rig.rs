@@ -19,9 +19,9 @@ pub const BOUND: f32 = 0.05;
 /// to 8 bits.
 const QUANTISED_BOUND: f32 = 0.3;
 
-/// A model with a chat template.
+/// A model with a chat template, [`steady`].
 pub static MODEL: LazyLock<Model> = LazyLock::new(|| {
-    let mut file = Layout::Qwen3Moe.writer();
+    let mut file = steady_file(Layout::Qwen3Moe);
     file.string("tokenizer.chat_template", CHAT_TEMPLATE);
     load(&mut file)
 });
@@ -32,8 +32,13 @@ pub static WINDOWED: LazyLock<Model> = LazyLock::new(|| steady(Layout::GptOss));
 /// A model that uses all of its experts. With a choice among them, rounding now and then
 /// decides which one it is, and the logits are others altogether, batch or no batch.
 pub fn steady(layout: Layout) -> Model {
-    let n_expert = Value::U32(N_EXPERT as u32);
-    load(layout.writer().arch("expert_used_count", n_expert))
+    load(&mut steady_file(layout))
+}
+
+fn steady_file(layout: Layout) -> GgufWriter {
+    let mut file = layout.writer();
+    file.arch("expert_used_count", Value::U32(N_EXPERT as u32));
+    file
 }
 
 pub fn load(file: &mut GgufWriter) -> Model {
