@@ -132,7 +132,10 @@ fn run(args: Args) -> Result<()> {
         .max_blocking_threads(BLOCKING)
         .enable_all()
         .build()?;
-    runtime.block_on(serve(args))
+    let result = runtime.block_on(serve(args));
+    // A load that hangs, as on a disk that does not answer, is not waited for.
+    runtime.shutdown_background();
+    result
 }
 
 async fn serve(args: Args) -> Result<()> {
@@ -158,16 +161,20 @@ async fn serve(args: Args) -> Result<()> {
         loaded = &mut load => loaded,
         () = signals.next() => {
             app.stop_loading();
-            // What it comes to does not matter any more; but it has to be over before the
+            // What it comes to does not matter any more, but it should be over before the
             // program is.
-            let _ = load.await;
+            tokio::select! {
+                _ = load => {}
+                () = signals.next() => {}
+            }
             return Ok(());
         }
     };
     let served = loaded??;
     let engine = served.engine.clone();
-    writeln!(io::stdout(), "serving {}", served.id)?;
+    let id = served.id.clone();
     app.serve(served);
+    writeln!(io::stdout(), "serving {id}")?;
 
     signals.next().await;
     writeln!(

@@ -133,6 +133,8 @@ pub use placement::{
     PlannedMemory, Planner, Preview, RawOverrides, Rule, RuleMatch, Target, TensorOverrides,
     TensorPlacement, TensorPreview, VerifyError, host_bandwidth,
 };
+#[cfg(feature = "llguidance")]
+pub use sampler::JsonGuide;
 pub use sampler::{
     Candidate, Candidates, CustomSampler, DryParams, Sampler, SamplerChain, SamplerError,
     SamplerPerf, Seed, SelectingSampler,

@@ -7,9 +7,8 @@ use llama_moe::{FinishReason, Overflow};
 
 use crate::rig::{
     MODEL, WINDOWED, answer, begun, check_free, check_greedy, context, engine, greedy, load,
-    params, prompt,
+    params, prompt, steady,
 };
-use crate::support::decode::model;
 use crate::support::layouts::Layout;
 use crate::support::others;
 
@@ -56,7 +55,7 @@ fn each_is_answered_as_if_alone() {
 
 #[test]
 fn layouts_with_other_memories_are_answered_too() {
-    let deepseek = model(Layout::DeepSeek2);
+    let deepseek = steady(Layout::DeepSeek2);
     let mamba = load(&mut others::recurrent());
     for model in [&*WINDOWED, &deepseek, &mamba] {
         let engine = Engine::new(model, params(3)).unwrap();

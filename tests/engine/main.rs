@@ -14,3 +14,5 @@ mod prefixes;
 mod property;
 mod refusals;
 mod rig;
+#[cfg(feature = "llguidance")]
+mod schemas;

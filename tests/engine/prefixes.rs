@@ -3,8 +3,9 @@
 use llama_moe::engine::{Engine, Usage};
 use llama_moe::{Model, Token};
 
-use crate::rig::{MODEL, WINDOWED, begun, check_greedy, engine, greedy, load, params, prompt};
-use crate::support::decode::model;
+use crate::rig::{
+    MODEL, WINDOWED, begun, check_greedy, engine, greedy, load, params, prompt, steady,
+};
 use crate::support::layouts::Layout;
 use crate::support::others;
 
@@ -128,7 +129,7 @@ fn a_window_is_reused_where_it_is_all_there() {
 
 #[test]
 fn latent_attention_is_reused() {
-    let cached = answers_stay_right(&model(Layout::DeepSeek2));
+    let cached = answers_stay_right(&steady(Layout::DeepSeek2));
     assert_eq!(cached[..4], [0, 207, 180, 60]);
 }
 

@@ -100,7 +100,7 @@ fn prepare(app: &App, served: &Served, body: &Body) -> ApiResult<Prepared> {
         .template
         .tokenize_rendered(&served.vocab, &(text.clone() + prefix))?;
 
-    let n = generation.choices()?;
+    let n = generation.choices(served.engine.slots())?;
     let mut request = generation.apply(Request::new(tokens), served, &app.limits)?;
     request = request.with_special_tokens(chat.format.is_some_and(Format::has_control_tokens));
     if chat.format != Some(Format::Harmony) && forced.is_none() {
@@ -284,16 +284,11 @@ impl Chunks {
                 Output::Part {
                     choice: index,
                     part,
-                } => {
-                    let delta = self.delta(index, part);
-                    events.push(self.chunk(vec![choice(index, delta)], None));
-                }
-                Output::Logprobs {
-                    choice: index,
                     logprobs,
                 } => {
-                    let mut choice = choice(index, Delta::default());
-                    choice.logprobs = Some(ChatLogprobs::of(&logprobs));
+                    let delta = part.map_or_else(Delta::default, |part| self.delta(index, part));
+                    let mut choice = choice(index, delta);
+                    choice.logprobs = (!logprobs.is_empty()).then(|| ChatLogprobs::of(&logprobs));
                     events.push(self.chunk(vec![choice], None));
                 }
                 Output::Finish {
@@ -435,15 +430,16 @@ impl Chunks {
 impl Whole {
     fn add(&mut self, output: Output) {
         match output {
-            Output::Part { choice, part } => {
+            Output::Part {
+                choice,
+                part,
+                logprobs,
+            } => {
                 if let Some(choice) = self.choices.get_mut(choice as usize) {
-                    choice.message.add(part);
-                }
-            }
-            Output::Logprobs { choice, logprobs } => {
-                let choice = self.choices.get_mut(choice as usize);
-                if let Some(all) = choice.and_then(|choice| choice.logprobs.as_mut()) {
-                    all.extend(&logprobs);
+                    part.into_iter().for_each(|part| choice.message.add(part));
+                    if let Some(all) = &mut choice.logprobs {
+                        all.extend(&logprobs);
+                    }
                 }
             }
             Output::Finish { choice, reason } => {

@@ -79,7 +79,7 @@ fn prepare(app: &App, served: &Served, body: &Body) -> ApiResult<Prepared> {
     let generation: Generation = body.parse()?;
     let fields: CompletionFields = body.parse()?;
     served.check_model(generation.model.as_deref())?;
-    let n = generation.choices()?;
+    let n = generation.choices(served.engine.slots())?;
     let echoes = fields.echo.unwrap_or(false);
     if fields.suffix.is_some_and(|suffix| !suffix.is_null()) {
         return Err(ApiError::field("suffix", "this server does not fill gaps"));

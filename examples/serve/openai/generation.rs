@@ -71,18 +71,21 @@ impl Generation {
             .unwrap_or(false)
     }
 
-    /// The answers asked for.
-    pub fn choices(&self) -> ApiResult<u32> {
-        match self.n {
-            Some(0) => Err(ApiError::field("n", "it is at least 1")),
-            n => Ok(n.unwrap_or(1)),
+    /// The answers asked for, of which so many can be generated at a time.
+    pub fn choices(&self, slots: u32) -> ApiResult<u32> {
+        match self.n.unwrap_or(1) {
+            n if (1..=slots).contains(&n) => Ok(n),
+            n => {
+                let message = format!("{n}, but it is from 1 to {slots}, the server's slots");
+                Err(ApiError::field("n", message))
+            }
         }
     }
 
     /// Puts all of this into a request.
     pub fn apply(&self, request: Request, served: &Served, limits: &Limits) -> ApiResult<Request> {
         let mut request = request
-            .with_n(self.choices()?)
+            .with_n(self.choices(served.engine.slots())?)
             .with_seed(self.seed())
             .with_stop_strings(self.stops()?)
             .with_logit_bias(self.biases(&served.vocab)?);
@@ -245,7 +248,10 @@ mod tests {
                 "{json}"
             );
         }
-        assert!(message(generation(r#"{"n": 0}"#).choices()).starts_with("n:"));
+        for n in ["0", "5", "4294967295"] {
+            let n = generation(&format!(r#"{{"n": {n}}}"#)).choices(4);
+            assert!(message(n).starts_with("n:"));
+        }
         assert!(
             generation(r#"{"temperature": 0, "unknown": [1]}"#)
                 .sampling()

@@ -3,16 +3,16 @@
 use llama_moe::FinishReason;
 use llama_moe::engine::{Event, Timings, TokenLogprobs, Usage};
 
-use crate::tools::{Call, Format, Parser, Part, Tool};
+use crate::tools::{Format, Parser, Part, Tool};
 
 /// Something to tell the client.
 #[derive(Debug)]
 pub enum Output {
-    /// A part of an answer.
-    Part { choice: u32, part: Part },
-    /// How likely the tokens were that came last.
-    Logprobs {
+    /// A part of an answer, and how likely the tokens were that came since the last. There may
+    /// be tokens whose text is not settled yet.
+    Part {
         choice: u32,
+        part: Option<Part>,
         logprobs: Vec<TokenLogprobs>,
     },
     /// An answer is over; with the API's word for what ended it.
@@ -73,16 +73,12 @@ impl Replies {
                     let parser = self.parser(choice);
                     parser.map_or_else(Vec::new, |parser| parser.push(&text))
                 };
-                let mut outputs = self.parts(choice, parts);
-                if !logprobs.is_empty() {
-                    outputs.push(Output::Logprobs { choice, logprobs });
-                }
-                outputs
+                self.parts(choice, parts, logprobs)
             }
             Event::Finish { choice, reason } => {
                 let parser = self.choice(choice).and_then(|choice| choice.parser.take());
                 let parts = parser.map_or_else(Vec::new, Parser::finish);
-                let mut outputs = self.parts(choice, parts);
+                let mut outputs = self.parts(choice, parts, Vec::new());
                 let has_calls = self.choice(choice).is_some_and(|choice| choice.n_calls > 0);
                 let reason = if has_calls {
                     "tool_calls"
@@ -97,20 +93,29 @@ impl Replies {
         }
     }
 
-    fn parts(&mut self, index: u32, parts: Vec<Part>) -> Vec<Output> {
+    fn parts(&mut self, index: u32, parts: Vec<Part>, tokens: Vec<TokenLogprobs>) -> Vec<Output> {
         let most = if self.parallel_calls { usize::MAX } else { 1 };
         let mut outputs = Vec::new();
+        let mut output = |part, logprobs| {
+            outputs.push(Output::Part {
+                choice: index,
+                part,
+                logprobs,
+            });
+        };
+        let mut tokens = Some(tokens);
         for part in parts {
-            if let (Part::Call(Call { .. }), Some(choice)) = (&part, self.choice(index)) {
+            if let (Part::Call(_), Some(choice)) = (&part, self.choice(index)) {
                 choice.n_calls += 1;
                 if choice.n_calls > most {
                     continue;
                 }
             }
-            outputs.push(Output::Part {
-                choice: index,
-                part,
-            });
+            output(Some(part), tokens.take().unwrap_or_default());
+        }
+        match tokens {
+            Some(tokens) if !tokens.is_empty() => output(None, tokens),
+            _ => {}
         }
         outputs
     }

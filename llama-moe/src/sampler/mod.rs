@@ -36,6 +36,8 @@ mod custom;
 mod dry;
 mod error;
 mod grammar;
+#[cfg(feature = "llguidance")]
+mod json_schema;
 mod seed;
 mod stage;
 
@@ -48,6 +50,8 @@ pub use chain::SamplerChain;
 pub use custom::{CustomSampler, SelectingSampler};
 pub use dry::DryParams;
 pub use error::SamplerError;
+#[cfg(feature = "llguidance")]
+pub use json_schema::JsonGuide;
 pub use seed::Seed;
 
 use crate::context::Context;
