@@ -5,7 +5,7 @@ use std::fs;
 use common::{PlacementReport, PlanReport, Result};
 use llama_moe::engine::{Engine, EngineParams};
 use llama_moe::gguf::Header;
-use llama_moe::{Backend, ChatTemplate, Model, Picture, Token};
+use llama_moe::{Backend, ChatTemplate, Model, Picture, Token, Vocab, VocabType};
 
 use crate::openai::unix_time;
 use crate::state::{App, ChatForm, Served};
@@ -52,6 +52,7 @@ pub fn load(args: &Args, app: &App) -> Result<Served> {
     Ok(Served {
         id: name(&args.serve, &model),
         created: unix_time(),
+        longest_piece: longest_piece(&model.vocab())?,
         vocab: model.vocab(),
         chat: chat_form(&args.serve, &model)?,
         engine,
@@ -66,6 +67,18 @@ fn name(args: &ServeArgs, model: &Model) -> String {
     let stem = || model.path().file_stem().unwrap_or_default();
     let alias = args.alias.clone();
     alias.unwrap_or_else(|| stem().to_string_lossy().into_owned())
+}
+
+fn longest_piece(vocab: &Vocab) -> Result<Option<usize>> {
+    if !matches!(vocab.vocab_type(), VocabType::Bpe | VocabType::Spm) {
+        return Ok(None);
+    }
+    let ids = 0..i32::try_from(vocab.n_tokens())?;
+    let mut longest = None;
+    for id in ids {
+        longest = longest.max(Some(vocab.piece(Token(id), true)?.len()));
+    }
+    Ok(longest)
 }
 
 /// How conversations are written down. A model without a template can still complete and embed;

@@ -54,6 +54,9 @@ pub struct Served {
     pub created: u64,
     pub model: Model,
     pub vocab: Vocab,
+    /// Bytes of the longest token's text; none where that bounds nothing, since the vocabulary
+    /// leaves out parts of a text.
+    pub longest_piece: Option<usize>,
     pub engine: Engine,
     /// How conversations are written down; or why they are not.
     pub chat: Result<ChatForm, String>,
@@ -129,6 +132,27 @@ impl Served {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Refuses a text that is too long by far, without the time it takes to tokenise it.
+    pub fn check_length(&self, text: &str, most_tokens: usize) -> ApiResult<()> {
+        let Some(longest) = self.longest_piece else {
+            return Ok(());
+        };
+        let least_tokens = text.len() / longest.max(1);
+        if least_tokens <= most_tokens {
+            return Ok(());
+        }
+        let message = format!(
+            "the text has more than {least_tokens} tokens, but there is room for {most_tokens}"
+        );
+        Err(ApiError::bad_request(message).with_code("context_length_exceeded"))
+    }
+
+    /// Tokens that a request has room for.
+    pub fn n_ctx(&self) -> usize {
+        // A model that can only embed is refused by its engine.
+        self.engine.n_ctx_per_request().unwrap_or(usize::MAX)
     }
 
     /// How conversations are written down.

@@ -95,6 +95,7 @@ fn prepare(app: &App, served: &Served, body: &Body) -> ApiResult<Prepared> {
         options = options.with_variable(name, value);
     }
     let text = chat.template.render(&messages, &options)?;
+    served.check_length(&text, served.n_ctx())?;
     let prefix = forced.as_ref().map_or("", |forced| &forced.prefix);
     let tokens = chat
         .template

@@ -96,6 +96,7 @@ fn prepare(app: &App, served: &Served, body: &Body) -> ApiResult<Prepared> {
         return Err(ApiError::field("echo", message));
     }
     let prompts = fields.prompt.tokens(&served.vocab, "prompt", |text| {
+        served.check_length(text, served.n_ctx())?;
         Ok(Request::text(&served.vocab, text)?.prompt().to_vec())
     })?;
     let echo = |tokens: &Vec<Token>| -> ApiResult<String> {

@@ -69,6 +69,7 @@ pub async fn embed(Ready(served): Ready, body: Body) -> ApiResult<Response> {
         let served = Arc::clone(&served);
         let tokenize = move || {
             let texts = fields.input.tokens(&served.vocab, "input", |text| {
+                served.check_length(text, served.engine.embed_tokens())?;
                 Ok(served.vocab.tokenize(text, true, false)?)
             })?;
             let n_tokens = texts.iter().map(Vec::len).sum();
