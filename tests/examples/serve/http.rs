@@ -57,7 +57,8 @@ pub struct Exchange {
     pub headers: BTreeMap<String, String>,
 }
 
-/// Sends a request on a connection of its own.
+/// Sends a request on a connection of its own, and returns when the head of the answer is
+/// there.
 pub fn send(
     address: SocketAddr,
     method: &str,
@@ -65,17 +66,7 @@ pub fn send(
     headers: &[(&str, &str)],
     body: &[u8],
 ) -> io::Result<Exchange> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
-    for (name, value) in headers {
-        head += &format!("{name}: {value}\r\n");
-    }
-    head += &format!("Content-Length: {}\r\n\r\n", body.len());
-    stream.write_all(head.as_bytes())?;
-    stream.write_all(body)?;
-
-    let mut reader = BufReader::new(stream);
+    let mut reader = BufReader::new(open(address, method, path, headers, body)?);
     let status = line(&mut reader)?;
     let status = status.split(' ').nth(1).and_then(|code| code.parse().ok());
     let status = status.ok_or(io::ErrorKind::InvalidData)?;
@@ -93,6 +84,26 @@ pub fn send(
         status,
         headers,
     })
+}
+
+/// Sends a request on a connection of its own, and waits for nothing.
+pub fn open(
+    address: SocketAddr,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
+    for (name, value) in headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    head += &format!("Content-Length: {}\r\n\r\n", body.len());
+    stream.write_all(head.as_bytes())?;
+    stream.write_all(body)?;
+    Ok(stream)
 }
 
 fn line(reader: &mut impl BufRead) -> io::Result<String> {

@@ -8,6 +8,7 @@ mod load;
 mod options;
 mod routes;
 mod server;
+mod soak;
 mod tools;
 
 /// A question that the bundled model answers with several dozen tokens.

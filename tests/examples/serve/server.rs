@@ -76,6 +76,11 @@ impl Server {
         line.trim_end().to_owned()
     }
 
+    /// The process' number.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
     #[track_caller]
     pub fn get(&self, path: &str) -> Response {
         self.request("GET", path, &[], b"")
