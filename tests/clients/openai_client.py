@@ -130,14 +130,17 @@ class Chat(unittest.TestCase):
             self.assertEqual((choice.message.content, choice.finish_reason), (whole[:at], "stop"))
 
     def test_a_seed_repeats_an_answer(self):
+        # Of a question that it knows, the model is too sure.
+        silence = [{"role": "user", "content": ""}]
+
         def texts(seed):
-            reply = chat(temperature=2, top_p=1, seed=seed, n=2, max_tokens=64)
+            reply = chat(silence, temperature=2, top_p=1, seed=seed, n=4, max_tokens=24)
             return [choice.message.content for choice in reply.choices]
 
         first = texts(7)
         self.assertEqual(first, texts(7))
-        self.assertNotEqual(first, texts(8))
-        self.assertNotEqual(first[0], first[1])
+        self.assertGreater(len(set(first)), 1)
+        self.assertNotEqual(first, texts(70))
 
     def test_several_answers(self):
         reply = chat(n=3, max_tokens=8)
@@ -393,8 +396,8 @@ class Errors(unittest.TestCase):
 
 
 class Cancelling(unittest.TestCase):
-    # Tabs, and never an end.
-    GRAMMAR = {"grammar": 'root ::= "\\t" root'}
+    # One letter, and never an end.
+    GRAMMAR = {"grammar": 'root ::= "a" root'}
 
     def wait_for_free_slots(self):
         end = time.monotonic() + 10
