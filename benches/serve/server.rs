@@ -106,6 +106,8 @@ impl Program {
             Self::Serve(_) => {
                 command.args(["--slots", &setup.slots.to_string()]);
                 command.args(["--ctx", &setup.n_ctx.to_string()]);
+                // As llama-server has it where it is told the number of slots.
+                command.arg("--no-kv-unified");
             }
             Self::LlamaServer(_) => {
                 // There the context is what all slots have together.

@@ -24,13 +24,19 @@ pub struct ContextArgs {
     /// Conversations at a time.
     #[arg(skip = 1u32)]
     n_seq: u32,
+
+    /// Whether they share one buffer.
+    #[arg(skip)]
+    kv_unified: bool,
 }
 
 impl ContextArgs {
-    /// The same for so many conversations at a time, each with this room, in one buffer.
+    /// The same for so many conversations at a time, each with this room, in one buffer
+    /// (`kv_unified`) or in buffers of their own.
     #[must_use]
-    pub fn shared_by(mut self, n_seq: u32) -> Self {
+    pub fn shared_by(mut self, n_seq: u32, kv_unified: bool) -> Self {
         self.n_seq = n_seq;
+        self.kv_unified = kv_unified;
         self
     }
 
@@ -59,7 +65,7 @@ impl ContextArgs {
         let params = ContextParams::default()
             .with_n_ctx(n_ctx)
             .with_n_seq_max(self.n_seq)
-            .with_kv_unified(self.n_seq > 1);
+            .with_kv_unified(self.kv_unified);
         match self.threads {
             Some(n) => params.with_n_threads(n).with_n_threads_batch(n),
             None => params,

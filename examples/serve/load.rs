@@ -16,7 +16,8 @@ use crate::{Args, ServeArgs};
 pub fn load(args: &Args, app: &App) -> Result<Served> {
     let backend = Backend::init()?;
     let slots = args.serve.slots.get();
-    let context = args.context.clone().shared_by(slots);
+    let kv_unified = !args.serve.no_kv_unified;
+    let context = args.context.clone().shared_by(slots, kv_unified);
     let plan = args.vram.plan(&backend, &args.model, &context)?;
     let watch = |share| app.set_loaded(share);
     let (model, plan) = match plan {
@@ -36,6 +37,7 @@ pub fn load(args: &Args, app: &App) -> Result<Served> {
     let mut params = EngineParams::default()
         .with_slots(slots)
         .with_context(context.params(&model))
+        .with_kv_unified(kv_unified)
         .with_n_ctx_per_request(context.n_ctx(&model));
     if let Some(queue) = args.serve.queue {
         params = params.with_queue(queue.get());

@@ -82,6 +82,12 @@ struct ServeArgs {
     #[arg(long, value_name = "N", default_value = "4")]
     slots: NonZeroU32,
 
+    /// Give each slot a part of the KV cache of its own
+    ///
+    /// Faster where many slots are busy; but what is free in one is of no use to another.
+    #[arg(long)]
+    no_kv_unified: bool,
+
     /// Requests that may wait for a slot; more are refused [default: 16 for each slot]
     #[arg(long, value_name = "N")]
     queue: Option<NonZeroUsize>,

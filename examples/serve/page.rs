@@ -27,6 +27,11 @@ pub async fn style() -> impl IntoResponse {
     file("text/css; charset=utf-8", include_str!("page/page.css"))
 }
 
+/// Its icon.
+pub async fn icon() -> impl IntoResponse {
+    file("image/svg+xml", include_str!("page/icon.svg"))
+}
+
 fn file(kind: &'static str, text: &'static str) -> impl IntoResponse {
     let headers: [(HeaderName, &str); 4] = [
         (header::CONTENT_TYPE, kind),

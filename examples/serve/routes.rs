@@ -33,6 +33,7 @@ pub fn routes(app: Arc<App>, origins: Option<Origins>) -> Router {
         .route("/", get(page::html))
         .route("/page.js", get(page::script))
         .route("/page.css", get(page::style))
+        .route("/icon.svg", get(page::icon))
         .route("/health", get(health::health))
         .merge(behind_key)
         .fallback(not_found)

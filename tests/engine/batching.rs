@@ -64,6 +64,25 @@ fn layouts_with_other_memories_are_answered_too() {
 }
 
 #[test]
+fn slots_can_have_buffers_of_their_own() {
+    let deepseek = steady(Layout::DeepSeek2);
+    let mamba = load(&mut others::recurrent());
+    for model in [&*MODEL, &*WINDOWED, &deepseek, &mamba] {
+        let params = params(4).with_kv_unified(false);
+        let engine = Engine::new(model, params).unwrap();
+        assert_eq!(engine.n_ctx_per_request(), Some(256));
+        all_greedy(&engine, &MIXED);
+        let prompt = prompt(40, 2);
+        let request = greedy(prompt.clone(), 20).with_n(3);
+        for choice in engine.submit(request).unwrap().wait().unwrap().choices {
+            check_greedy(model, &prompt, &choice.tokens);
+        }
+        assert_eq!(engine.stats().preempted, 0);
+        check_free(&engine);
+    }
+}
+
+#[test]
 fn answers_go_on_beside_a_long_prompt() {
     let engine = Engine::new(&MODEL, params(2).with_prefill_chunk(16)).unwrap();
     let mut going_on = engine.submit(greedy(prompt(4, 0), 200)).unwrap();

@@ -6,6 +6,7 @@ mod support;
 
 mod answers;
 mod batching;
+mod bundled;
 mod embeddings;
 mod endings;
 mod executors;
@@ -16,3 +17,4 @@ mod refusals;
 mod rig;
 #[cfg(feature = "llguidance")]
 mod schemas;
+mod soak;

@@ -61,6 +61,22 @@ fn prompts_share_their_beginning() {
 }
 
 #[test]
+fn buffers_of_their_own_are_copied() {
+    let params = params(3).with_kv_unified(false);
+    let engine = Engine::new(&MODEL, params).unwrap();
+    let system = prompt(100, 1);
+    let with = |kind: usize| [&system[..], &prompt(21, kind)[1..]].concat();
+    assert_eq!(cached(&engine, &with(2)), 0);
+    assert!(cached(&engine, &with(3)) >= 100);
+    assert_eq!(cached(&engine, &with(2)), 119);
+    let mut going_on = engine.submit(greedy(with(4), 100)).unwrap();
+    begun(&mut going_on);
+    assert!(cached(&engine, &with(5)) >= 100);
+    let choice = going_on.wait().unwrap().choices.remove(0);
+    assert_eq!(choice.finish, Some(llama_moe::FinishReason::Length));
+}
+
+#[test]
 fn a_beginning_is_taken_from_an_answer_that_goes_on() {
     let engine = engine(2);
     let system = prompt(100, 1);

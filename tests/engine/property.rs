@@ -79,10 +79,12 @@ proptest! {
         chunk in prop_oneof![Just(None), (1..40u32).prop_map(Some)],
         n_ctx in prop_oneof![Just(256u32), Just(1024)],
         windowed: bool,
+        kv_unified: bool,
     ) {
         let mut params = EngineParams::default()
             .with_slots(slots)
-            .with_context(context(n_ctx).with_n_batch(64).with_n_ubatch(32));
+            .with_kv_unified(kv_unified)
+            .with_context(context(if kv_unified { n_ctx } else { 256 * slots }).with_n_batch(64).with_n_ubatch(32));
         if let Some(chunk) = chunk {
             params = params.with_prefill_chunk(chunk);
         }

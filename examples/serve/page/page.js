@@ -2,7 +2,8 @@
 "use strict";
 
 const element = (id) => document.getElementById(id);
-const messages = [];
+// Another list for each chat, so that an answer that comes late does not get into the next one.
+let messages = [];
 let running = null;
 
 function headers() {
@@ -54,13 +55,13 @@ async function* events(body) {
 }
 
 // Shows an answer as it comes, and returns its text.
-async function answer(signal) {
+async function answer(turns, signal) {
   const response = await fetch("/v1/chat/completions", {
     method: "POST",
     headers: headers(),
     signal,
     body: JSON.stringify({
-      messages,
+      messages: turns,
       stream: true,
       stream_options: { include_usage: true },
       temperature: Number(element("temperature").value),
@@ -109,17 +110,18 @@ function summary(usage, timings) {
 }
 
 async function ask(text) {
-  messages.push({ role: "user", content: text });
+  const turns = messages;
+  turns.push({ role: "user", content: text });
   show("user", text);
   speed("");
   running = new AbortController();
   element("send").disabled = true;
   element("stop").disabled = false;
   try {
-    messages.push({ role: "assistant", content: await answer(running.signal) });
+    turns.push({ role: "assistant", content: await answer(turns, running.signal) });
   } catch (error) {
-    messages.pop();
-    show("error", error.name === "AbortError" ? "stopped" : error.message);
+    turns.pop();
+    if (turns === messages) show("error", error.name === "AbortError" ? "stopped" : error.message);
   } finally {
     running = null;
     element("send").disabled = false;
@@ -175,7 +177,7 @@ element("text").addEventListener("keydown", (event) => {
 element("stop").addEventListener("click", () => running?.abort());
 element("clear").addEventListener("click", () => {
   running?.abort();
-  messages.length = 0;
+  messages = [];
   element("messages").replaceChildren();
   speed("");
 });

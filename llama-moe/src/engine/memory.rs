@@ -19,17 +19,19 @@ pub(super) struct SlotMemory {
     n_swa: usize,
     /// A state cannot be taken back to an earlier token.
     is_state: bool,
+    kv_unified: bool,
     n_rebuilt: u64,
 }
 
 impl SlotMemory {
-    pub(super) fn new(context: Context, params: ContextParams) -> Self {
+    pub(super) fn new(context: Context, params: ContextParams, kv_unified: bool) -> Self {
         let model = context.model();
         Self {
             held: vec![Vec::new(); context.n_seq_max() as usize],
             batch: Batch::new(context.n_batch() as usize, context.n_seq_max()),
             n_swa: model.n_swa() as usize,
             is_state: model.is_recurrent() || model.is_hybrid(),
+            kv_unified,
             n_rebuilt: 0,
             params,
             context,
@@ -105,16 +107,21 @@ impl SlotMemory {
         Ok(self.held[slot].len())
     }
 
-    /// Makes a slot hold what another one holds up to `n_tokens`.
+    /// Makes a slot hold what another one holds up to `n_tokens`, from where that can be cut.
     pub(super) fn copy(&mut self, source: usize, slot: usize, n_tokens: usize) -> Result<()> {
         self.clear(slot)?;
         let mut memory = self.context.memory();
-        if n_tokens == self.held[source].len() {
+        let is_whole = n_tokens == self.held[source].len();
+        if is_whole || !self.kv_unified {
+            // Buffers can only be copied as a whole.
             memory.copy(seq(source), seq(slot), ..)?;
         } else {
             memory.copy(seq(source), seq(slot), ..pos(n_tokens))?;
         }
         self.held[slot] = self.held[source][..n_tokens].to_vec();
+        if !is_whole && !self.kv_unified && !self.remove_from(slot, n_tokens)? {
+            self.clear(slot)?;
+        }
         Ok(())
     }
 

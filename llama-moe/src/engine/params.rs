@@ -39,6 +39,7 @@ pub struct EngineParams {
     queue: Option<usize>,
     prefill_chunk: Option<u32>,
     no_prefix_cache: bool,
+    kept_apart: bool,
     pooling: Option<PoolingType>,
     embed_tokens: Option<u32>,
     pub(super) template: Option<ChatTemplate>,
@@ -52,14 +53,27 @@ impl EngineParams {
         self
     }
 
-    /// The context. Its [`n_ctx`](ContextParams::with_n_ctx) positions are shared by all
-    /// slots, in one buffer. Unless set: the defaults, with 4096 positions for each slot, or
+    /// The context. Its [`n_ctx`](ContextParams::with_n_ctx) positions are for all slots
+    /// together. Unless set: the defaults, with 4096 positions for each slot, or
     /// fewer if the model was trained with fewer.
     ///
-    /// The engine itself says how many sequences and outputs there are, that they share a
+    /// The engine itself says how many sequences and outputs there are, whether they share a
     /// buffer, and which abort token the context looks at.
     pub fn with_context(mut self, context: ContextParams) -> Self {
         self.context = Some(context);
+        self
+    }
+
+    /// Whether slots share one buffer, true unless set. Then one answer can have all positions
+    /// of the context, prompts share what they begin with, and what is short is given to those
+    /// who came first; but attention passes over the positions of all others too.
+    ///
+    /// With buffers of their own, each slot has an equal part of the positions, and a prompt
+    /// that begins as another one takes a copy of that one's buffer. That is faster with many
+    /// slots that are all busy.
+    #[doc(alias = "--kv-unified")]
+    pub fn with_kv_unified(mut self, yes: bool) -> Self {
+        self.kept_apart = !yes;
         self
     }
 
@@ -152,11 +166,12 @@ impl EngineParams {
             context: context
                 .with_n_seq_max(slots)
                 .with_n_outputs_max(slots)
-                .with_kv_unified(true)
+                .with_kv_unified(!self.kept_apart)
                 .with_embeddings(false),
             n_ctx_per_request: self.n_ctx_per_request.unwrap_or(trained),
             prefill_chunk: self.prefill_chunk,
             prefix_cache: !self.no_prefix_cache,
+            kv_unified: !self.kept_apart,
             pooling: self.pooling,
             embed_tokens: self
                 .embed_tokens
@@ -175,6 +190,7 @@ pub(super) struct Settings {
     pub(super) n_ctx_per_request: u32,
     pub(super) prefill_chunk: Option<u32>,
     pub(super) prefix_cache: bool,
+    pub(super) kv_unified: bool,
     pub(super) pooling: Option<PoolingType>,
     pub(super) embed_tokens: u32,
 }

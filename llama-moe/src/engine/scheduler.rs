@@ -41,6 +41,7 @@ pub(super) struct Scheduler {
     n_ctx: usize,
     prefill_chunk: Option<usize>,
     prefix_cache: bool,
+    kv_unified: bool,
 }
 
 impl Scheduler {
@@ -48,7 +49,7 @@ impl Scheduler {
         let n_slots = settings.slots as usize;
         Self {
             vocab: shared.model.vocab(),
-            memory: SlotMemory::new(context, settings.context.clone()),
+            memory: SlotMemory::new(context, settings.context.clone(), settings.kv_unified),
             answers: (0..n_slots).map(|_| None).collect(),
             last_used: vec![0; n_slots],
             replies: HashMap::new(),
@@ -58,6 +59,7 @@ impl Scheduler {
             n_ctx: shared.n_ctx_per_request.unwrap_or(0),
             prefill_chunk: settings.prefill_chunk.map(|n| n as usize),
             prefix_cache: settings.prefix_cache,
+            kv_unified: settings.kv_unified,
             shared,
         }
     }
@@ -146,7 +148,8 @@ impl Scheduler {
     /// Whether the prompt fits beside the answers that are being generated. What is held of
     /// earlier ones makes room.
     fn has_room_for(&self, job: &Job, place: Place) -> bool {
-        if self.is_idle() {
+        // A slot with a buffer of its own has room for whatever is accepted.
+        if self.is_idle() || !self.kv_unified {
             return true;
         }
         let own = |(_, answer): (_, &Answer)| answer.tokens.len() - answer.n_shared;

@@ -131,6 +131,24 @@ fn every_layout_is_served() {
 }
 
 #[test]
+fn slots_share_the_memory_or_have_their_own() {
+    let text = |args: &[&str]| {
+        let server = Server::start(&[&["--slots", "2", "--ctx", "256"], args].concat());
+        assert_eq!(server.metric("context_tokens"), 512.0);
+        let answer = server
+            .chat(QUESTION, json!({"temperature": 0, "n": 2}))
+            .ok();
+        let choices = &answer["choices"];
+        assert_eq!(choices[0]["message"], choices[1]["message"]);
+        choices[0]["message"]["content"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    assert_eq!(text(&[]), text(&["--no-kv-unified"]));
+}
+
+#[test]
 #[cfg(unix)]
 fn it_listens_while_it_loads() {
     let dir = tempfile::tempdir().unwrap();

@@ -89,13 +89,13 @@ fn a_function_that_is_named_is_called() {
         let events = events(&server.post("/v1/chat/completions", &body));
         let choices = events.iter().map(|event| &event["choices"][0]);
         let calls: Vec<&Value> = choices
-            .clone()
             .filter_map(|choice| choice["delta"]["tool_calls"].get(0))
             .collect();
         assert_eq!(calls.len(), 1, "{name}: {events:?}");
         assert_eq!(calls[0]["index"], 0);
         assert_eq!(calls[0]["function"], call["function"]);
-        assert_eq!(choices.last().unwrap()["finish_reason"], "tool_calls");
+        let last = events.last().unwrap();
+        assert_eq!(last["choices"][0]["finish_reason"], "tool_calls");
     }
 }
 
