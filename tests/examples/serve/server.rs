@@ -12,7 +12,8 @@ use serde_json::{Value, json};
 use super::http::{Exchange, Response, send};
 use crate::programs;
 
-const JSON: (&str, &str) = ("Content-Type", "application/json");
+/// The header of a body of JSON.
+pub const JSON: (&str, &str) = ("Content-Type", "application/json");
 
 /// A server process, ended on drop.
 pub struct Server {

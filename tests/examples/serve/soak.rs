@@ -8,11 +8,11 @@ use std::thread;
 use std::time::{Duration, Instant};
 use std::{env, fs};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::QUESTION;
-use super::http::{Exchange, events, open, send};
-use super::server::{Server, chat, with};
+use super::http::{Exchange, events, open};
+use super::server::{JSON, Server, chat, with};
 
 const SECONDS: u64 = 10;
 const CLIENTS: u64 = 12;
@@ -116,9 +116,8 @@ fn ask(server: &Server, known: &str, random: &mut Random) {
         }
         5 => {
             let path = "/v1/chat/completions";
-            server
-                .request("POST", path, &[], b"{\"messages\": [")
-                .error(400);
+            let body = b"{\"messages\": [";
+            server.request("POST", path, &[JSON], body).error(400);
         }
         6 => {
             // Sent, and not waited for.
@@ -126,7 +125,7 @@ fn ask(server: &Server, known: &str, random: &mut Random) {
                 server.address,
                 "POST",
                 "/v1/chat/completions",
-                &[("Content-Type", "application/json")],
+                &[JSON],
                 chat(&text, more).to_string().as_bytes(),
             );
             thread::sleep(Duration::from_millis(random.below(20)));
