@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use futures_util::{StreamExt, stream};
 use llama_moe::engine::{self, Request};
-use llama_moe::{RenderOptions, Result};
+use llama_moe::{Error, RenderOptions, Result, SamplerError};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -43,6 +43,8 @@ struct ChatFields {
 /// A request, ready for the engine, and how to read its answers.
 struct Prepared {
     request: Request,
+    /// The field that a schema comes from.
+    schema_field: &'static str,
     replies: Replies,
     streams: bool,
     includes_usage: bool,
@@ -61,8 +63,20 @@ pub async fn complete(
         blocking(move || prepare(&app, &served, &body)).await?
     };
     let engine = served.engine.clone();
-    let request = prepared.request;
-    let events = blocking(move || Ok(engine.submit(request)?)).await?;
+    let Prepared {
+        request,
+        schema_field,
+        ..
+    } = prepared;
+    let submit = move || {
+        engine.submit(request).map_err(|error| match error {
+            Error::Sampler(SamplerError::JsonSchema { .. }) => {
+                ApiError::from(error).with_param(schema_field)
+            }
+            error => error.into(),
+        })
+    };
+    let events = blocking(submit).await?;
     let chunks = Chunks {
         id: new_id("chatcmpl-"),
         created: unix_time(),
@@ -103,7 +117,10 @@ fn prepare(app: &App, served: &Served, body: &Body) -> ApiResult<Prepared> {
 
     let n = generation.choices(served.engine.slots())?;
     let mut request = generation.apply(Request::new(tokens), served, &app.limits)?;
-    request = request.with_special_tokens(chat.format.is_some_and(Format::has_control_tokens));
+    let has_tools = !tools.known.is_empty();
+    let format = chat.format;
+    let needs = format.is_some_and(|format| format.needs_control_tokens(has_tools));
+    request = request.with_special_tokens(needs);
     if chat.format != Some(Format::Harmony) && forced.is_none() {
         let is_open = text.trim_end().ends_with("<think>");
         request = request.with_reasoning_tags("<think>", "</think>", is_open);
@@ -129,6 +146,10 @@ fn prepare(app: &App, served: &Served, body: &Body) -> ApiResult<Prepared> {
     }
     Ok(Prepared {
         request,
+        schema_field: match tools.required {
+            Some(_) => "tools",
+            None => "response_format",
+        },
         replies: Replies::new(n, chat.format, &tools.known, tools.parallel, prefix),
         streams: generation.streams(),
         includes_usage: generation.includes_usage(),

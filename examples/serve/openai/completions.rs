@@ -56,11 +56,16 @@ pub async fn complete(
     };
     let engine = served.engine.clone();
     let requests = std::mem::take(&mut prepared.requests);
-    let streams = blocking(move || {
-        let streams = requests.into_iter().map(|request| engine.submit(request));
-        Ok(streams.collect::<Result<Vec<_>>>()?)
-    });
-    let streams = streams.await?;
+    // The first is refused if there is no room, and the others wait for theirs.
+    let mut requests = requests.into_iter();
+    let mut streams = Vec::new();
+    if let Some(first) = requests.next() {
+        let engine = engine.clone();
+        streams.push(blocking(move || Ok(engine.submit(first)?)).await?);
+    }
+    for request in requests {
+        streams.push(engine.submit_async(request).await?);
+    }
     let answers = Answers::new(&prepared, &served.id, streams.len());
     let events = stream::select_all(
         streams

@@ -61,10 +61,14 @@ impl Format {
         }
     }
 
-    /// Whether the marks of this form are control tokens, which a reply's text has only
-    /// where that is asked for.
-    pub fn has_control_tokens(self) -> bool {
-        matches!(self, Self::Mistral | Self::Harmony | Self::Llama3)
+    /// Whether a reply is read by marks that are control tokens, which its text has only where
+    /// that is asked for.
+    pub fn needs_control_tokens(self, has_tools: bool) -> bool {
+        match self {
+            Self::Tagged => false,
+            Self::Llama3 | Self::Mistral => has_tools,
+            Self::Harmony => true,
+        }
     }
 }
 

@@ -140,6 +140,19 @@ fn a_completion_goes_on_with_a_text() {
 }
 
 #[test]
+fn more_prompts_than_the_queue_holds_are_answered_one_after_another() {
+    let server = Server::start(&["--slots", "2", "--queue", "4"]);
+    let prompts = vec!["How do I"; 50];
+    let body = json!({"prompt": prompts, "max_tokens": 2, "temperature": 0});
+    let answer = server.post("/v1/completions", &body).ok();
+    let choices = answer["choices"].as_array().unwrap();
+    assert_eq!(choices.len(), 50);
+    let all_alike = |choice: &Value| choice["text"] == choices[0]["text"];
+    assert!(choices.iter().all(all_alike), "{answer}");
+    server.wait_until_idle();
+}
+
+#[test]
 fn a_stop_string_is_no_part_of_the_answer() {
     let server = Server::start(&[]);
     let whole = server.chat(QUESTION, json!({"temperature": 0})).ok();

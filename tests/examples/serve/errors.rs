@@ -141,7 +141,7 @@ fn schemas_that_cannot_be_kept_to() {
     ] {
         let format = json!({"type": "json_schema", "json_schema": {"schema": schema}});
         let response = server.post(CHAT, &chat("Hello", json!({"response_format": format})));
-        response.error(400);
+        assert_eq!(response.error(400)["param"], "response_format");
     }
     server.chat("Hello", json!({"max_tokens": 1})).ok();
 }

@@ -193,6 +193,7 @@ fn tools_that_are_none_are_refused() {
         assert_eq!(error["param"], param, "{error}");
     }
     let body = ask(json!({"tools": impossible, "tool_choice": "required"}));
-    server.post("/v1/chat/completions", &body).error(400);
+    let error = server.post("/v1/chat/completions", &body).error(400);
+    assert_eq!(error["param"], "tools");
     server.wait_until_idle();
 }
