@@ -23,7 +23,22 @@ pub struct Load {
     pub prompt_tokens: u64,
     pub cached_tokens: u64,
     /// The share of the server's CPU time that was not llama.cpp's; `None` if nobody tells.
-    pub outside: Option<f64>,
+    pub outside: Option<Outside>,
+}
+
+/// Shares of a server's CPU time that were not llama.cpp's.
+#[derive(Clone, Copy)]
+pub struct Outside {
+    /// Of the threads for connections and the like.
+    pub connections: f64,
+    /// Of the engine's thread.
+    pub engine: f64,
+}
+
+impl Outside {
+    pub fn sum(self) -> f64 {
+        self.connections + self.engine
+    }
 }
 
 /// Sends all requests from so many clients. Each sends its next one when it has its answer.
@@ -109,10 +124,13 @@ impl Spent {
             }))
     }
 
-    fn outside(&self, before: &Self) -> f64 {
+    fn outside(&self, before: &Self) -> Outside {
         let beside = self.beside_engine.saturating_sub(before.beside_engine);
-        let all = self.all.saturating_sub(before.all);
-        (beside.as_secs_f64() + self.in_engine - before.in_engine) / all.as_secs_f64()
+        let all = self.all.saturating_sub(before.all).as_secs_f64();
+        Outside {
+            connections: beside.as_secs_f64() / all,
+            engine: (self.in_engine - before.in_engine) / all,
+        }
     }
 }
 
@@ -124,7 +142,12 @@ impl fmt::Display for Load {
             self.throughput, self.ttft_p50, self.ttft_p95, self.prompt_tokens, self.cached_tokens,
         )?;
         match self.outside {
-            Some(share) => write!(f, ", {:.2} % CPU outside of llama.cpp", 100.0 * share),
+            Some(share) => write!(
+                f,
+                ", CPU outside of llama.cpp: connections {:.2} %, engine {:.2} %",
+                100.0 * share.connections,
+                100.0 * share.engine
+            ),
             None => Ok(()),
         }
     }

@@ -95,8 +95,8 @@ fn run(args: &Args) -> Result<bool> {
         threads,
     };
     println!(
-        "{}, {} MiB; {SLOTS} slots of {N_CTX} tokens, {threads} threads; N = {}, in turns",
-        args.model.display(),
+        "{}, {} MiB; slots: {SLOTS} of {N_CTX} tokens; threads: {threads}; N = {}, in turns",
+        args.model.file_name().unwrap_or_default().display(),
         fs::metadata(&args.model)?.len() >> 20,
         args.repetitions,
     );

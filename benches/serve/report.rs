@@ -1,6 +1,6 @@
 //! The table, with each figure beside the bound it is held to.
 
-use crate::load::Load;
+use crate::load::{Load, Outside};
 use crate::{CLIENTS, Turn};
 
 const MIN_THROUGHPUT: f64 = 1.0;
@@ -34,7 +34,7 @@ impl Report {
     /// Prints the table; whether the bounds are met.
     pub fn print(&self) -> bool {
         println!(
-            "{:<26} {:>7} {:>18} {:>18} {:>7}",
+            "{:<26} {:>7} {:>18} {:>18} {:>15}",
             "", "clients", "serve", "llama-server", "ratio"
         );
         let mut met = true;
@@ -68,6 +68,7 @@ impl Report {
         let mut met = true;
         for (index, clients) in CLIENTS.into_iter().enumerate() {
             let shares = self.turns[0].iter().map(|turn| turn.loads[index].outside);
+            let shares = shares.map(|outside| outside.map(Outside::sum));
             print!("{:<26} {clients:>7}", "CPU outside llama.cpp, %");
             match shares.collect::<Option<Vec<f64>>>() {
                 Some(shares) => met &= print_shares(&shares, MAX_OUTSIDE, None),
@@ -101,25 +102,28 @@ impl Report {
     }
 }
 
-/// Ends a line with the values of each server, and their ratio beside its bound.
+/// Ends a line with the values of each server, and the ratio of each turn beside its bound.
 fn print_values(values: &[Vec<f64>], bound: &Bound) -> bool {
     for values in values {
-        let (mean, sigma) = mean(values);
-        print!(" {:>18}", format!("{mean:.1} ± {sigma:.1}"));
+        print!(" {:>18}", spread(values, 1));
     }
     let [ours, theirs] = values else {
         println!();
         return true;
     };
-    let ratio = mean(ours).0 / mean(theirs).0;
-    print!(" {ratio:>7.3}");
+    let ratios = ours.iter().zip(theirs).map(|(ours, theirs)| ours / theirs);
+    let ratios: Vec<f64> = ratios.collect();
+    let (ratio, _) = mean(&ratios);
+    print!(" {:>15}", spread(&ratios, 3));
     let (words, met) = match *bound {
-        Bound::AtLeast(bound) => (format!("  at least {bound}: "), ratio >= bound),
-        Bound::AtMost(bound) => (format!("  at most {bound}: "), ratio <= bound),
-        Bound::None => (String::new(), true),
+        Bound::AtLeast(bound) => (format!("at least {bound}"), ratio >= bound),
+        Bound::AtMost(bound) => (format!("at most {bound}"), ratio <= bound),
+        Bound::None => {
+            println!();
+            return true;
+        }
     };
-    let is_bound = !words.is_empty();
-    println!("{words}{}", if is_bound { verdict(met) } else { "" });
+    println!("  {words}: {}", verdict(met));
     met
 }
 
@@ -127,12 +131,12 @@ fn print_values(values: &[Vec<f64>], bound: &Bound) -> bool {
 /// other server.
 fn print_shares(shares: &[f64], bound: f64, other: Option<&[f64]>) -> bool {
     let text = |shares: &[f64]| {
-        let (mean, sigma) = mean(shares);
-        format!("{:.2} ± {:.2}", 100.0 * mean, 100.0 * sigma)
+        let shares: Vec<f64> = shares.iter().map(|share| 100.0 * share).collect();
+        spread(&shares, 2)
     };
     let met = mean(shares).0 < bound;
     println!(
-        " {:>18} {:>18} {:>7}  below {}: {}",
+        " {:>18} {:>18} {:>15}  below {}: {}",
         text(shares),
         other.map(text).unwrap_or_default(),
         "",
@@ -140,6 +144,16 @@ fn print_shares(shares: &[f64], bound: f64, other: Option<&[f64]>) -> bool {
         verdict(met)
     );
     met
+}
+
+/// Mean ± standard deviation; of a single value nothing is known of the latter.
+fn spread(values: &[f64], decimals: usize) -> String {
+    let (mean, sigma) = mean(values);
+    if values.len() > 1 {
+        format!("{mean:.decimals$} ± {sigma:.decimals$}")
+    } else {
+        format!("{mean:.decimals$}")
+    }
 }
 
 /// Mean and standard deviation.
