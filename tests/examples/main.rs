@@ -18,5 +18,7 @@ mod plan;
 mod programs;
 #[cfg(feature = "rpc")]
 mod rpc;
+#[cfg(feature = "engine")]
+mod serve;
 mod simple;
 mod synth;
