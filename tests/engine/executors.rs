@@ -91,6 +91,30 @@ fn a_future_that_is_dropped_asks_for_nothing() {
     assert_eq!(engine.stats().requests_done, 1 + 1);
 }
 
+struct Panics;
+
+impl Wake for Panics {
+    fn wake(self: Arc<Self>) {
+        panic!("by order");
+    }
+}
+
+#[test]
+fn a_waker_that_panics_harms_nobody() {
+    let engine = engine(2);
+    let waker = Waker::from(Arc::new(Panics));
+    let mut context = Context::from_waker(&waker);
+    let mut stream = engine.submit(greedy(prompt(10, 1), 20)).unwrap();
+    let mut n_polled = 0;
+    while !matches!(stream.poll_event(&mut context), Poll::Ready(None)) {
+        n_polled += 1;
+        thread::yield_now();
+    }
+    assert!(n_polled > 5);
+    check_free(&engine);
+    engine.stop();
+}
+
 #[test]
 fn embeddings_are_awaited() {
     let engine = engine(1);
