@@ -91,6 +91,25 @@ fn a_future_that_is_dropped_asks_for_nothing() {
     assert_eq!(engine.stats().requests_done, 1 + 1);
 }
 
+/// What an executor with several threads asks for.
+fn can_move<T: Send>(value: T) -> T {
+    value
+}
+
+#[test]
+fn futures_move_between_threads() {
+    let engine = engine(1);
+    let stream = block_on(can_move(engine.submit_async(greedy(prompt(5, 1), 3)))).unwrap();
+    assert_eq!(
+        block_on(can_move(stream.complete()))
+            .unwrap()
+            .usage
+            .completion_tokens,
+        3
+    );
+    block_on(can_move(engine.embed(vec![prompt(5, 1)]).unwrap())).unwrap();
+}
+
 struct Panics;
 
 impl Wake for Panics {
