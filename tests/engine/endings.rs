@@ -9,13 +9,9 @@ use llama_moe::engine::{Engine, EngineError, Event, Request, Stream};
 use llama_moe::{Error, FinishReason};
 
 use crate::rig::{
-    MODEL, answer, begun, check_free, check_greedy, engine, greedy, params, prompt, wait_until,
+    MODEL, answer, begun, check_free, check_greedy, endless, engine, greedy, params, prompt,
+    wait_until,
 };
-
-/// A request that takes long.
-fn long(kind: usize) -> Request {
-    greedy(prompt(10, kind), 900)
-}
 
 fn is_stopped<T>(result: Result<T, Error>) -> bool {
     matches!(result, Err(Error::Engine(EngineError::Stopped)))
@@ -51,7 +47,7 @@ fn a_dropped_stream_frees_its_slot_within_a_step() {
 #[test]
 fn several_answers_are_cancelled_together() {
     let engine = engine(4);
-    let mut stream = engine.submit(long(1).with_n(3)).unwrap();
+    let mut stream = engine.submit(endless(1).with_n(3)).unwrap();
     begun(&mut stream);
     drop(stream);
     wait_until(&engine, |stats| stats.requests_cancelled == 1);
@@ -62,9 +58,9 @@ fn several_answers_are_cancelled_together() {
 #[test]
 fn a_request_that_waits_is_cancelled_too() {
     let engine = engine(1);
-    let mut first = engine.submit(long(1)).unwrap();
+    let mut first = engine.submit(endless(1)).unwrap();
     begun(&mut first);
-    drop(engine.submit(long(2)).unwrap());
+    drop(engine.submit(endless(2)).unwrap());
     wait_until(&engine, |stats| {
         stats.requests_queued == 0 && stats.requests_cancelled == 1
     });
@@ -75,10 +71,10 @@ fn a_request_that_waits_is_cancelled_too() {
 #[test]
 fn a_full_queue_refuses_or_makes_wait() {
     let engine = Engine::new(&MODEL, params(1).with_queue(1)).unwrap();
-    let mut running = engine.submit(long(1)).unwrap();
+    let mut running = engine.submit(endless(1)).unwrap();
     begun(&mut running);
     let waiting = engine.submit(greedy(prompt(10, 2), 5)).unwrap();
-    let error = engine.submit(long(3)).unwrap_err();
+    let error = engine.submit(endless(3)).unwrap_err();
     assert!(
         matches!(error, Error::Engine(EngineError::QueueFull { queue: 1 })),
         "{error}"
@@ -122,9 +118,9 @@ fn a_deadline_ends_an_answer() {
 #[test]
 fn a_deadline_passes_in_the_queue_too() {
     let engine = engine(2);
-    let mut running = engine.submit(long(1).with_n(2)).unwrap();
+    let mut running = engine.submit(endless(1).with_n(2)).unwrap();
     begun(&mut running);
-    let request = long(2).with_n(2).with_deadline(Duration::from_millis(1));
+    let request = endless(2).with_n(2).with_deadline(Duration::from_millis(1));
     let stream = engine.submit(request).unwrap();
     assert_eq!(finishes(stream), vec![FinishReason::Deadline; 2]);
     drop(running);
@@ -139,8 +135,8 @@ fn shutting_down_finishes_what_was_begun() {
         .collect();
     engine.shutdown();
     assert!(engine.is_stopped());
-    assert!(is_stopped(engine.submit(long(1))));
-    assert!(is_stopped(engine.submit_wait(long(1))));
+    assert!(is_stopped(engine.submit(endless(1))));
+    assert!(is_stopped(engine.submit_wait(endless(1))));
     assert!(is_stopped(engine.embed(vec![prompt(5, 1)])));
     for (kind, stream) in streams.into_iter().enumerate() {
         check_greedy(&MODEL, &prompt(10, kind), &answer(stream).tokens);
@@ -152,14 +148,14 @@ fn shutting_down_finishes_what_was_begun() {
 #[test]
 fn stopping_ends_everything() {
     let engine = engine(1);
-    let mut running = engine.submit(long(1)).unwrap();
-    let waiting = engine.submit(long(2)).unwrap();
+    let mut running = engine.submit(endless(1)).unwrap();
+    let waiting = engine.submit(endless(2)).unwrap();
     begun(&mut running);
     engine.stop();
     let last = running.last().unwrap();
     assert!(is_stopped(last));
     assert!(is_stopped(waiting.wait()));
-    assert!(is_stopped(engine.submit(long(1))));
+    assert!(is_stopped(engine.submit(endless(1))));
     let stats = engine.stats();
     assert_eq!((stats.slots_busy, stats.requests_running), (0, 0));
 }
@@ -168,7 +164,7 @@ fn stopping_ends_everything() {
 fn the_last_handle_stops_the_engine() {
     let engine = engine(1);
     let other = engine.clone();
-    let mut running = engine.submit(long(1)).unwrap();
+    let mut running = engine.submit(endless(1)).unwrap();
     begun(&mut running);
     drop(engine);
     assert!(matches!(running.next(), Some(Ok(Event::Text { .. }))));
@@ -179,11 +175,11 @@ fn the_last_handle_stops_the_engine() {
 #[test]
 fn those_who_wait_for_room_hear_of_the_end() {
     let engine = Engine::new(&MODEL, params(1).with_queue(1)).unwrap();
-    let mut running = engine.submit(long(1)).unwrap();
+    let mut running = engine.submit(endless(1)).unwrap();
     begun(&mut running);
-    let _waiting = engine.submit(long(2)).unwrap();
+    let _waiting = engine.submit(endless(2)).unwrap();
     thread::scope(|scope| {
-        let patient = scope.spawn(|| engine.submit_wait(long(3)));
+        let patient = scope.spawn(|| engine.submit_wait(endless(3)));
         thread::sleep(Duration::from_millis(20));
         engine.stop();
         assert!(is_stopped(patient.join().unwrap()));

@@ -11,7 +11,7 @@ use futures_core::Stream as _;
 use llama_moe::engine::{Completion, Engine, EngineError, Stream};
 use llama_moe::{Error, Result};
 
-use crate::rig::{MODEL, begun, check_free, check_greedy, engine, greedy, params, prompt};
+use crate::rig::{MODEL, begun, check_free, check_greedy, endless, engine, greedy, params, prompt};
 
 struct Unpark(Thread);
 
@@ -56,7 +56,7 @@ fn a_stream_is_polled() {
 #[test]
 fn a_task_waits_for_room() {
     let engine = Engine::new(&MODEL, params(1).with_queue(1)).unwrap();
-    let mut running = engine.submit(greedy(prompt(10, 1), 900)).unwrap();
+    let mut running = engine.submit(endless(1)).unwrap();
     begun(&mut running);
     let waiting = engine.submit(greedy(prompt(10, 2), 3)).unwrap();
     thread::scope(|scope| {
@@ -77,7 +77,7 @@ fn a_task_waits_for_room() {
 #[test]
 fn a_future_that_is_dropped_asks_for_nothing() {
     let engine = Engine::new(&MODEL, params(1).with_queue(1)).unwrap();
-    let mut running = engine.submit(greedy(prompt(10, 1), 900)).unwrap();
+    let mut running = engine.submit(endless(1)).unwrap();
     begun(&mut running);
     let _waiting = engine.submit(greedy(prompt(10, 2), 3)).unwrap();
     let mut context = Context::from_waker(Waker::noop());
@@ -91,6 +91,49 @@ fn a_future_that_is_dropped_asks_for_nothing() {
     assert_eq!(engine.stats().requests_done, 1 + 1);
 }
 
+/// What an executor with several threads asks for.
+fn can_move<T: Send>(value: T) -> T {
+    value
+}
+
+#[test]
+fn futures_move_between_threads() {
+    let engine = engine(1);
+    let stream = block_on(can_move(engine.submit_async(greedy(prompt(5, 1), 3)))).unwrap();
+    assert_eq!(
+        block_on(can_move(stream.complete()))
+            .unwrap()
+            .usage
+            .completion_tokens,
+        3
+    );
+    block_on(can_move(engine.embed(vec![prompt(5, 1)]).unwrap())).unwrap();
+}
+
+struct Panics;
+
+impl Wake for Panics {
+    fn wake(self: Arc<Self>) {
+        panic!("by order");
+    }
+}
+
+#[test]
+fn a_waker_that_panics_harms_nobody() {
+    let engine = engine(2);
+    let waker = Waker::from(Arc::new(Panics));
+    let mut context = Context::from_waker(&waker);
+    let mut stream = engine.submit(greedy(prompt(10, 1), 20)).unwrap();
+    let mut n_polled = 0;
+    while !matches!(stream.poll_event(&mut context), Poll::Ready(None)) {
+        n_polled += 1;
+        thread::yield_now();
+    }
+    assert!(n_polled > 5);
+    check_free(&engine);
+    engine.stop();
+}
+
 #[test]
 fn embeddings_are_awaited() {
     let engine = engine(1);
@@ -101,7 +144,7 @@ fn embeddings_are_awaited() {
 #[test]
 fn a_task_hears_of_the_end() {
     let engine = engine(1);
-    let stream = engine.submit(greedy(prompt(10, 1), 900)).unwrap();
+    let stream = engine.submit(endless(1)).unwrap();
     thread::scope(|scope| {
         let reader = scope.spawn(|| block_on(stream.complete()));
         thread::sleep(Duration::from_millis(20));

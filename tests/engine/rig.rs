@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use llama_moe::engine::{Choice, Engine, EngineParams, EngineStats, Event, Request, Stream};
-use llama_moe::{ContextParams, Model, Token};
+use llama_moe::{ContextParams, Model, Overflow, Token};
 
 use crate::support::decode::{batch, small};
 use crate::support::gguf::{GgufWriter, Value};
@@ -75,6 +75,13 @@ pub fn prompt(n: usize, kind: usize) -> Vec<Token> {
 /// A greedy request for `n` tokens.
 pub fn greedy(prompt: Vec<Token>, n: u32) -> Request {
     Request::new(prompt).with_greedy().with_max_tokens(n)
+}
+
+/// A request that is answered until somebody ends it.
+pub fn endless(kind: usize) -> Request {
+    Request::new(prompt(10, kind))
+        .with_greedy()
+        .with_overflow(Overflow::Shift)
 }
 
 /// The only answer of a request.

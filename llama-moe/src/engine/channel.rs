@@ -7,6 +7,8 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use crate::ffi::catch_panic;
+
 /// The engine's end. The reader sees that it was dropped after it has read the rest.
 #[derive(Debug)]
 pub(super) struct Sender<T>(Arc<Shared<T>>);
@@ -78,14 +80,23 @@ impl<T> Sender<T> {
 }
 
 impl<T> Shared<T> {
-    /// Wakes the reader, with the lock released: its waker is code of others.
+    /// Wakes the reader, with the lock released.
     fn wake(&self, mut state: MutexGuard<'_, State<T>>) {
         let waker = state.waker.take();
         drop(state);
         self.arrived.notify_one();
         if let Some(waker) = waker {
-            waker.wake();
+            wake(waker);
         }
+    }
+}
+
+/// Wakes a task. Wakers are code of others, and this is called where nothing may unwind.
+pub(super) fn wake(waker: Waker) {
+    let mut panic = None;
+    catch_panic(&mut panic, || waker.wake());
+    if let Some(message) = panic {
+        tracing::error!("a waker panicked: {message}");
     }
 }
 

@@ -188,7 +188,7 @@ impl Engine {
     }
 
     /// Computes an embedding of each text, given as tokens. Texts are computed between the
-    /// steps of answers, one text at a time.
+    /// steps of answers, several at a time if they are short.
     ///
     /// A context of its own is made for this when the first text comes: it pools, and has an
     /// output for every token.

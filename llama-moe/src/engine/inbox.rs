@@ -5,6 +5,7 @@ use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
+use super::channel::wake;
 use super::error::EngineError;
 use super::job::{EmbedJob, Job};
 
@@ -136,13 +137,13 @@ impl Inbox {
         self.lock().jobs.len()
     }
 
-    /// Wakes everybody who waits for room, without the lock: wakers are code of others.
+    /// Wakes everybody who waits for room, with the lock released.
     fn wake_waiting(&self, mut state: MutexGuard<'_, State>) {
         let waiting = std::mem::take(&mut state.waiting);
         drop(state);
         self.room.notify_all();
         for waker in waiting {
-            waker.wake();
+            wake(waker);
         }
     }
 }

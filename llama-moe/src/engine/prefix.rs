@@ -45,7 +45,7 @@ impl Candidate<'_> {
 /// Finds a place for a prompt; `None` if every slot is busy.
 ///
 /// The longest beginning that a slot holds is used. It is used in its own slot if that is free
-/// and loses nothing by it, else copied to the free slot that has been used least recently.
+/// and loses little by it, else copied to the free slot that has been used least recently.
 pub(super) fn find(slots: &[Candidate<'_>], prompt: &[Token]) -> Option<Place> {
     let source = (0..slots.len())
         .map(|slot| (slots[slot].usable(prompt), slots[slot].last_used, slot))
@@ -61,10 +61,15 @@ pub(super) fn find(slots: &[Candidate<'_>], prompt: &[Token]) -> Option<Place> {
             n_tokens: 0,
         });
     };
-    let keeps_all = n_tokens == slots[source].held.len();
-    let in_place = !slots[source].is_busy && keeps_all;
+    let n_held = slots[source].held.len();
+    let n_lost = n_held - n_tokens;
+    // Next to nothing, as where an answer comes back as other tokens; or less than the other
+    // slot would lose, and no more than half.
+    let is_little =
+        n_lost <= n_tokens / 16 || (n_lost <= slots[oldest].held.len() && n_lost <= n_held / 2);
+    let is_in_place = !slots[source].is_busy && is_little;
     Some(Place {
-        slot: if in_place { source } else { oldest },
+        slot: if is_in_place { source } else { oldest },
         source,
         n_tokens,
     })
@@ -110,6 +115,16 @@ mod tests {
     }
 
     #[test]
+    fn a_slot_that_loses_little_is_used_itself() {
+        assert_eq!(
+            found(&["", "abcdefghijklmnopx"], "abcdefghijklmnopyz"),
+            Some((1, 1, 16))
+        );
+        assert_eq!(found(&["zzz", "abcx"], "abcde"), Some((1, 1, 3)));
+        assert_eq!(found(&["", "abcx"], "abcde"), Some((0, 1, 3)));
+    }
+
+    #[test]
     fn a_shared_beginning_is_copied() {
         assert_eq!(found(&["abcxyz", ""], "abcdef"), Some((1, 0, 3)));
         assert_eq!(found(&["abc*", "zzz"], "abcdef"), Some((1, 0, 3)));
@@ -117,7 +132,7 @@ mod tests {
 
     #[test]
     fn the_least_recently_used_slot_gives_way() {
-        assert_eq!(found(&["aaa", "bbb", "ccc"], "ccd"), Some((0, 2, 2)));
+        assert_eq!(found(&["aaa", "bbb", "cde"], "cxy"), Some((0, 2, 1)));
         assert_eq!(found(&["aaa", "bbb"], "xyz"), Some((0, 0, 0)));
         assert_eq!(found(&["aaa", ""], "xyz"), Some((1, 1, 0)));
         assert_eq!(found(&["abc"], "abd"), Some((0, 0, 2)));

@@ -134,7 +134,9 @@ impl Request {
     /// submitted. Unless set: as [`ChatParams::with_sampler`](crate::ChatParams::with_sampler)
     /// says.
     ///
-    /// A sampler is told the tokens that are generated, and not those of the prompt.
+    /// A sampler is told the tokens that are generated, and not those of the prompt. One that is
+    /// written in Rust runs on the engine's thread: while it takes its time, everybody waits, and
+    /// it cannot wait for the engine itself.
     pub fn with_sampler(
         mut self,
         sampler: impl Fn(SamplerChain, Seed) -> Result<Sampler> + Send + Sync + 'static,

@@ -124,8 +124,9 @@ impl Worker {
             self.embedder.begin(job);
         }
         let started = Instant::now();
-        if let Some(n_tokens) = self.embedder.step() {
-            self.stats.embedded_texts += 1;
+        let is_alone = self.scheduler.as_ref().is_none_or(Scheduler::is_idle);
+        if let Some((n_texts, n_tokens)) = self.embedder.step(is_alone) {
+            self.stats.embedded_texts += n_texts as u64;
             self.stats.embedded_tokens += n_tokens as u64;
             self.stats.time_computing += started.elapsed();
         }
