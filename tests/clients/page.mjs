@@ -65,7 +65,8 @@ const tests = {
     await page.waitForSelector("#send:not([disabled])");
     await ask(page, "Hello");
     await page.waitForFunction(() => document.querySelectorAll(".assistant").length === 2);
-    await page.click("#clear");
+    // In the midst of the answer, while the page still moves.
+    await page.$eval("#clear", (button) => button.click());
     assert.equal((await page.$$(".message")).length, 0);
     assert.deepEqual(faults, []);
   },
