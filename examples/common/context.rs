@@ -20,9 +20,32 @@ pub struct ContextArgs {
     /// CPU threads [default: the physical cores]
     #[arg(short, long, value_name = "N")]
     threads: Option<u32>,
+
+    /// Conversations at a time.
+    #[arg(skip = 1u32)]
+    n_seq: u32,
+
+    /// Whether they share one buffer.
+    #[arg(skip)]
+    kv_unified: bool,
 }
 
 impl ContextArgs {
+    /// The same for so many conversations at a time, each with this room, in one buffer
+    /// (`kv_unified`) or in buffers of their own.
+    #[must_use]
+    pub fn shared_by(mut self, n_seq: u32, kv_unified: bool) -> Self {
+        self.n_seq = n_seq;
+        self.kv_unified = kv_unified;
+        self
+    }
+
+    /// Tokens that one conversation with this model may have.
+    #[must_use]
+    pub fn n_ctx(&self, model: &Model) -> u32 {
+        self.n_ctx_for(model.n_ctx_train())
+    }
+
     /// Parameters for a context of this model.
     #[must_use]
     pub fn params(&self, model: &Model) -> ContextParams {
@@ -38,14 +61,23 @@ impl ContextArgs {
     }
 
     fn params_for(&self, n_ctx_train: u32) -> ContextParams {
-        let n_ctx = self.ctx.unwrap_or(match n_ctx_train {
-            0 => DEFAULT_N_CTX,
-            trained => trained.min(DEFAULT_N_CTX),
-        });
-        let params = ContextParams::default().with_n_ctx(n_ctx);
+        let n_ctx = self.n_ctx_for(n_ctx_train).saturating_mul(self.n_seq);
+        let params = ContextParams::default()
+            .with_n_ctx(n_ctx)
+            .with_n_seq_max(self.n_seq)
+            .with_kv_unified(self.kv_unified);
         match self.threads {
             Some(n) => params.with_n_threads(n).with_n_threads_batch(n),
             None => params,
+        }
+    }
+
+    fn n_ctx_for(&self, n_ctx_train: u32) -> u32 {
+        match (self.ctx, n_ctx_train) {
+            (Some(0), trained) => trained,
+            (Some(n), _) => n,
+            (None, 0) => DEFAULT_N_CTX,
+            (None, trained) => trained.min(DEFAULT_N_CTX),
         }
     }
 }

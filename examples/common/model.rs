@@ -132,11 +132,25 @@ impl ModelArgs {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn load_with(&self, backend: &Backend, params: ModelParams) -> Result<Model> {
+        self.load_watched(backend, params, |_| ControlFlow::Continue(()))
+    }
+
+    /// Loads it with other parameters, with a progress bar, and with somebody else who is told
+    /// how much is loaded, from 0 to 1, and may end it.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load), and if `watch` ends it.
+    pub fn load_watched(
+        &self,
+        backend: &Backend,
+        params: ModelParams,
+        mut watch: impl FnMut(f32) -> ControlFlow<()>,
+    ) -> Result<Model> {
         let source = self.source()?;
         let bar = ShareBar::new("loading");
         let model = Model::load_with_progress(backend, source, params, |share| {
             bar.set(share);
-            ControlFlow::Continue(())
+            watch(share)
         })?;
         Ok(model)
     }

@@ -7,6 +7,8 @@ use crate::chat::ChatError;
 use crate::context::{
     BatchError, ContextError, ControlVectorError, DecodeError, MemoryError, OutputError, StateError,
 };
+#[cfg(feature = "engine")]
+use crate::engine::EngineError;
 #[cfg(feature = "measure")]
 use crate::measure::MeasureError;
 #[cfg(feature = "measure")]
@@ -165,6 +167,11 @@ pub enum Error {
     /// A control vector does not fit the model.
     #[error(transparent)]
     ControlVector(#[from] ControlVectorError),
+
+    /// An engine does not take a request, or does not finish it.
+    #[cfg(feature = "engine")]
+    #[error(transparent)]
+    Engine(#[from] EngineError),
 
     /// The quality of a variant cannot be measured.
     #[cfg(feature = "measure")]

@@ -51,6 +51,7 @@
 //! | [`context`] | [`Context`]: a [`Batch`] in, logits or embeddings out; memory and state |
 //! | [`sampler`] | [`SamplerChain`]: from logits to the next token |
 //! | [`chat`] | [`Chat`]: messages in, a streaming reply out |
+//! | `engine` (feature) | many requests at a time on one context, for servers |
 //! | `measure` (feature) | times, memory and statistics of a run, and what it was measured on |
 //!
 //! A [`Model`] is shared by handles; a [`Context`], a [`Sampler`] with a grammar and a [`Chat`]
@@ -80,9 +81,10 @@
 //! `blas` add backends; `openmp`, `portable`, `static-stdcxx`, `dynamic-link`,
 //! `dynamic-backends`, `system` and `cuda-no-vmm` say how llama.cpp is compiled and linked.
 //! `serde` makes headers, previews, plans and placements serialisable, and `measure` adds
-//! what measures a run.
+//! what measures a run. `engine` answers many requests at a time, and `llguidance` holds
+//! generated text to JSON schemas.
 //!
-//! Each but `serde` and `measure` is [`llama_sys`]'s feature of the same name, whose documentation says what it needs.
+//! Each of the others is [`llama_sys`]'s feature of the same name, whose documentation says what it needs.
 //!
 //! # What can still end the process
 //!
@@ -97,6 +99,8 @@
 pub mod backend;
 pub mod chat;
 pub mod context;
+#[cfg(feature = "engine")]
+pub mod engine;
 mod error;
 mod ffi;
 pub mod gguf;
@@ -129,6 +133,8 @@ pub use placement::{
     PlannedMemory, Planner, Preview, RawOverrides, Rule, RuleMatch, Target, TensorOverrides,
     TensorPlacement, TensorPreview, VerifyError, host_bandwidth,
 };
+#[cfg(feature = "llguidance")]
+pub use sampler::JsonGuide;
 pub use sampler::{
     Candidate, Candidates, CustomSampler, DryParams, Sampler, SamplerChain, SamplerError,
     SamplerPerf, Seed, SelectingSampler,

@@ -15,6 +15,8 @@ fn every_program_explains_itself() {
         "inspect",
         #[cfg(feature = "rpc")]
         "rpc_worker",
+        #[cfg(feature = "engine")]
+        "serve",
     ];
     for program in programs {
         let help = run(program, ["--help"]).success();

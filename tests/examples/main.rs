@@ -18,6 +18,8 @@ mod plan;
 mod programs;
 #[cfg(feature = "rpc")]
 mod rpc;
+#[cfg(feature = "engine")]
+mod serve;
 mod simple;
 mod synth;
 mod validation;

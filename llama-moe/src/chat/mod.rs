@@ -38,10 +38,14 @@ pub use error::ChatError;
 #[cfg(feature = "measure")]
 pub(crate) use jinja::strftime;
 pub use message::{Message, Role, ToolCall};
+#[cfg(feature = "engine")]
+pub(crate) use params::default_sampler;
 pub use params::{ChatParams, Overflow};
 pub use reply::Reply;
 pub use session::Chat;
 #[cfg(feature = "measure")]
 pub(crate) use stats::time_per_output_token;
 pub use stats::{FinishReason, ReplyStats};
+#[cfg(feature = "engine")]
+pub(crate) use stop::{StopFilter, check as check_stops};
 pub use template::{ChatTemplate, RenderOptions};

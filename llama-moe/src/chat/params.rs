@@ -157,14 +157,14 @@ impl ChatParams {
     }
 }
 
-/// The sampler of llama.cpp's programs.
-pub(super) fn default_sampler() -> Result<Sampler> {
-    SamplerChain::new()
+/// Ends a chain as llama.cpp's programs do.
+pub(crate) fn default_sampler(chain: SamplerChain, seed: Seed) -> Result<Sampler> {
+    chain
         .top_k(40)
         .top_p(0.95, 1)
         .min_p(0.05, 1)
         .temp(0.8)
-        .dist(Seed::Random)
+        .dist(seed)
 }
 
 impl std::fmt::Debug for ChatParams {

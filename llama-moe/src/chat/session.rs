@@ -12,7 +12,7 @@ use super::template::{ChatTemplate, RenderOptions};
 use crate::context::Context;
 use crate::error::Result;
 use crate::model::{Detokenizer, Model, Token, Vocab};
-use crate::sampler::Sampler;
+use crate::sampler::{Sampler, SamplerChain, Seed};
 
 /// A conversation with a model.
 ///
@@ -61,7 +61,7 @@ impl Model {
         };
         let sampler = match params.sampler {
             Some(sampler) => sampler,
-            None => default_sampler()?,
+            None => default_sampler(SamplerChain::new(), Seed::Random)?,
         };
         let mut context = self.context(context_params)?;
         if params.overflow == Overflow::Shift && !context.memory().can_shift() {

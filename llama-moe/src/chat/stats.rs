@@ -16,6 +16,8 @@ pub enum FinishReason {
     ContextFull,
     /// The context's [`AbortToken`](crate::AbortToken) was pulled.
     Aborted,
+    /// Its deadline has passed, which requests to an engine can have.
+    Deadline,
 }
 
 /// What a reply took. Times count from the call that asked for it.

@@ -9,22 +9,22 @@ use super::error::ChatError;
 /// longest of those that end at the same place: so the result does not depend on how the
 /// text comes in pieces.
 #[derive(Debug)]
-pub(super) struct StopFilter {
+pub(crate) struct StopFilter {
     stops: Vec<String>,
     held: String,
 }
 
 /// What a piece of text led to.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Filtered {
+pub(crate) struct Filtered {
     /// What can be shown now.
-    pub(super) text: String,
+    pub(crate) text: String,
     /// The stop string that is complete.
-    pub(super) stop: Option<String>,
+    pub(crate) stop: Option<String>,
 }
 
 /// Refuses stop strings that would stop everything.
-pub(super) fn check(stops: &[String]) -> Result<(), ChatError> {
+pub(crate) fn check(stops: &[String]) -> Result<(), ChatError> {
     if stops.iter().any(String::is_empty) {
         return Err(ChatError::EmptyStopString);
     }
@@ -33,7 +33,7 @@ pub(super) fn check(stops: &[String]) -> Result<(), ChatError> {
 
 impl StopFilter {
     /// A filter for stop strings that have been [checked](check).
-    pub(super) fn new(stops: &[String]) -> Self {
+    pub(crate) fn new(stops: &[String]) -> Self {
         Self {
             stops: stops.to_vec(),
             held: String::new(),
@@ -41,7 +41,7 @@ impl StopFilter {
     }
 
     /// Takes the next piece of text.
-    pub(super) fn push(&mut self, piece: &str) -> Filtered {
+    pub(crate) fn push(&mut self, piece: &str) -> Filtered {
         self.held.push_str(piece);
         let complete = self
             .stops
@@ -66,7 +66,7 @@ impl StopFilter {
     }
 
     /// What was held back, at the end of the text.
-    pub(super) fn finish(&mut self) -> String {
+    pub(crate) fn finish(&mut self) -> String {
         std::mem::take(&mut self.held)
     }
 

@@ -213,7 +213,12 @@ impl ChatTemplate {
         options: &RenderOptions,
     ) -> Result<Vec<Token>> {
         let text = self.render(messages, options)?;
-        let mut tokens = vocab.tokenize(&text, false, true)?;
+        self.tokenize_rendered(vocab, &text)
+    }
+
+    /// The tokens of what [`render`](Self::render) returned.
+    pub fn tokenize_rendered(&self, vocab: &Vocab, text: &str) -> Result<Vec<Token>> {
+        let mut tokens = vocab.tokenize(text, false, true)?;
         // Most templates write the token themselves, and twice would be once too often.
         if vocab.adds_bos() && tokens.first().copied() != vocab.bos() {
             tokens.splice(0..0, vocab.bos());

@@ -24,6 +24,13 @@ pub enum SamplerError {
         /// llama.cpp's own words.
         reason: String,
     },
+    /// A JSON schema cannot be used.
+    #[cfg(feature = "llguidance")]
+    #[error("the JSON schema cannot be used: {reason}")]
+    JsonSchema {
+        /// The words of [`llguidance`], which compiles it.
+        reason: String,
+    },
     /// A pattern that starts a lazy grammar cannot be used.
     #[error("the trigger pattern {pattern:?} cannot be used: {reason}")]
     TriggerPattern {

@@ -36,6 +36,8 @@ mod custom;
 mod dry;
 mod error;
 mod grammar;
+#[cfg(feature = "llguidance")]
+mod json_schema;
 mod seed;
 mod stage;
 
@@ -48,6 +50,8 @@ pub use chain::SamplerChain;
 pub use custom::{CustomSampler, SelectingSampler};
 pub use dry::DryParams;
 pub use error::SamplerError;
+#[cfg(feature = "llguidance")]
+pub use json_schema::JsonGuide;
 pub use seed::Seed;
 
 use crate::context::Context;
@@ -130,13 +134,7 @@ impl Sampler {
     /// and as [`apply`](Self::apply) and [`accept`](Self::accept). The context stays as it is.
     pub fn sample(&mut self, context: &mut Context, index: Option<usize>) -> Result<Token> {
         let model = context.model().clone();
-        if let Some(vocab) = self
-            .vocab
-            .as_ref()
-            .filter(|own| !own.model().is_same(&model))
-        {
-            return Err(SamplerError::other_vocabulary(vocab, &model).into());
-        }
+        self.check_model(&model)?;
         let logits = match index {
             Some(index) => context.logits(index)?,
             None => context.logits_last()?,
@@ -150,6 +148,16 @@ impl Sampler {
         self.perf.n_sampled += 1;
         self.perf.time += start.elapsed();
         Ok(token)
+    }
+
+    /// Whether it is for this model's vocabulary, if it is for any.
+    pub(crate) fn check_model(&self, model: &Model) -> Result<(), SamplerError> {
+        match &self.vocab {
+            Some(own) if !own.model().is_same(model) => {
+                Err(SamplerError::other_vocabulary(own, model))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Chooses one of these candidates without accepting it. The samplers' changes to the

@@ -1,0 +1,65 @@
+//! What a process takes of the machine, from Linux's /proc.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A unit of the times in /proc, on every architecture that matters.
+const TICK: Duration = Duration::from_millis(10);
+
+/// The name of the engine's thread, as far as Linux keeps it. The threads that llama.cpp starts
+/// from it inherit it.
+const ENGINE: &str = "llama-moe engin";
+
+/// A running process. `None` in its answers: the system does not tell.
+#[derive(Clone, Debug)]
+pub struct Process(PathBuf);
+
+impl Process {
+    pub fn new(id: u32) -> Self {
+        Self(Path::new("/proc").join(id.to_string()))
+    }
+
+    /// CPU time of all its threads, those included that have ended.
+    pub fn cpu(&self) -> Option<Duration> {
+        Some(Stat::read(&self.0)?.cpu)
+    }
+
+    /// CPU time of its threads that are not the engine's nor llama.cpp's.
+    pub fn cpu_beside_engine(&self) -> Option<Duration> {
+        let tasks = fs::read_dir(self.0.join("task")).ok()?;
+        let tasks = tasks.filter_map(|task| Stat::read(&task.ok()?.path()));
+        let beside = tasks.filter(|task| task.name != ENGINE);
+        Some(beside.map(|task| task.cpu).sum())
+    }
+
+    /// Bytes that it has in memory, of its own: the model's file, mapped, does not count.
+    pub fn resident(&self) -> Option<u64> {
+        let status = fs::read_to_string(self.0.join("status")).ok()?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"));
+        let kib: u64 = line?.trim().strip_suffix(" kB")?.parse().ok()?;
+        Some(kib << 10)
+    }
+}
+
+/// A thread's or a process's `stat`.
+struct Stat {
+    name: String,
+    cpu: Duration,
+}
+
+impl Stat {
+    fn read(path: &Path) -> Option<Self> {
+        let stat = fs::read_to_string(path.join("stat")).ok()?;
+        // The name is in brackets and may have any character, these included.
+        let (before, after) = stat.rsplit_once(") ")?;
+        let (_, name) = before.split_once(" (")?;
+        let ticks = |index| after.split(' ').nth(index)?.parse::<u32>().ok();
+        Some(Self {
+            name: name.to_owned(),
+            cpu: TICK * (ticks(11)? + ticks(12)?),
+        })
+    }
+}

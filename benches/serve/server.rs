@@ -1,0 +1,137 @@
+//! A server process, from its start to its end.
+
+use std::fmt;
+use std::fs::{self, File};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::Result;
+use crate::client::Client;
+use crate::process::Process;
+
+/// How long a model may take to load.
+const LOADING: Duration = Duration::from_secs(300);
+
+/// A server program.
+pub enum Program {
+    /// `examples/serve`.
+    Serve(PathBuf),
+    /// llama.cpp's.
+    LlamaServer(PathBuf),
+}
+
+/// What both are given.
+pub struct Setup {
+    pub model: PathBuf,
+    pub slots: u32,
+    /// Tokens of one slot.
+    pub n_ctx: u32,
+    pub threads: usize,
+}
+
+/// A server that answers, ended on drop.
+pub struct Server {
+    pub base: String,
+    /// Whether it tells what its engine does.
+    pub has_engine: bool,
+    process: Child,
+    _folder: tempfile::TempDir,
+}
+
+impl Server {
+    /// Starts a server, and waits until it has loaded the model.
+    pub fn start(program: &Program, setup: &Setup) -> Result<Self> {
+        let port = free_port()?;
+        let folder = tempfile::tempdir()?;
+        let log = folder.path().join("log");
+        let mut command = program.command(setup);
+        command.args(["--host", "127.0.0.1", "--port", &port.to_string()]);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        let process = command
+            .stderr(File::create(&log)?)
+            .spawn()
+            .map_err(|error| format!("{}: {error}", program.path().display()))?;
+        let mut server = Self {
+            base: format!("http://127.0.0.1:{port}"),
+            has_engine: matches!(program, Program::Serve(_)),
+            process,
+            _folder: folder,
+        };
+        let client = server.client();
+        let start = Instant::now();
+        while !matches!(client.get("/health"), Ok((200, _))) {
+            let ended = server.process.try_wait()?;
+            if ended.is_some() || start.elapsed() > LOADING {
+                let log = fs::read_to_string(&log)?;
+                return Err(format!("{program} does not answer ({ended:?}):\n{log}").into());
+            }
+            thread::sleep(Duration::from_millis(50));
+        }
+        Ok(server)
+    }
+
+    /// A client with connections of its own.
+    pub fn client(&self) -> Client {
+        Client::new(&self.base)
+    }
+
+    pub fn process(&self) -> Process {
+        Process::new(self.process.id())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Program {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Serve(path) | Self::LlamaServer(path) => path,
+        }
+    }
+
+    fn command(&self, setup: &Setup) -> Command {
+        let mut command = Command::new(self.path());
+        let threads = setup.threads.to_string();
+        command.arg("--model").arg(&setup.model);
+        command.args(["--threads", &threads]);
+        match self {
+            Self::Serve(_) => {
+                command.args(["--slots", &setup.slots.to_string()]);
+                command.args(["--ctx", &setup.n_ctx.to_string()]);
+                // As llama-server has it where it is told the number of slots.
+                command.arg("--no-kv-unified");
+            }
+            Self::LlamaServer(_) => {
+                // There the context is what all slots have together.
+                let n_ctx = setup.n_ctx * setup.slots;
+                command.args(["--parallel", &setup.slots.to_string()]);
+                command.args(["--ctx-size", &n_ctx.to_string()]);
+                command.args(["--threads-batch", &threads]);
+            }
+        }
+        command
+    }
+}
+
+impl fmt::Display for Program {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Serve(_) => "serve",
+            Self::LlamaServer(_) => "llama-server",
+        })
+    }
+}
+
+/// A port that nobody listens on just now.
+fn free_port() -> Result<u16> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    Ok(listener.local_addr()?.port())
+}

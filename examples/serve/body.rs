@@ -1,0 +1,120 @@
+//! Bodies of requests: JSON, of limited size, that arrives in time.
+
+use std::sync::Arc;
+
+use axum::body;
+use axum::extract::{FromRequest, Request};
+use axum::http::{StatusCode, header};
+use futures_util::StreamExt;
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+
+use crate::openai::{ApiError, ApiResult};
+use crate::server::READ_TIMEOUT;
+use crate::state::App;
+
+/// A body beyond the limit is read to its end, up to this many times the limit, and thrown
+/// away: a client that is cut off while it sends does not see why.
+const DRAIN: usize = 8;
+
+/// The body of a request: all of it, but not yet read as anything.
+pub struct Body(Vec<u8>);
+
+impl Body {
+    /// Reads the fields of a `T`; others are left alone.
+    pub fn parse<T: DeserializeOwned>(&self) -> ApiResult<T> {
+        parse(&self.0)
+    }
+}
+
+impl FromRequest<Arc<App>> for Body {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> ApiResult<Self> {
+        let kind = request.headers().get(header::CONTENT_TYPE);
+        let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let kind = kind.split(';').next().unwrap_or_default().trim();
+        if !kind.eq_ignore_ascii_case("application/json") {
+            let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            let message = format!("the Content-Type is '{kind}'; send application/json");
+            return Err(ApiError::new(status, message));
+        }
+        let body = read(request.into_body(), app.limits.max_body);
+        let body = timeout(READ_TIMEOUT, body).await.map_err(|_| {
+            let seconds = READ_TIMEOUT.as_secs();
+            let message = format!("the body did not arrive within {seconds} s");
+            ApiError::new(StatusCode::REQUEST_TIMEOUT, message)
+        })??;
+        Ok(Self(body))
+    }
+}
+
+async fn read(body: body::Body, limit: usize) -> ApiResult<Vec<u8>> {
+    let mut stream = body.into_data_stream();
+    let mut bytes = Vec::new();
+    let mut length = 0_usize;
+    while let Some(chunk) = stream.next().await {
+        let chunk =
+            chunk.map_err(|error| ApiError::bad_request(format!("the body broke off: {error}")))?;
+        length = length.saturating_add(chunk.len());
+        if length <= limit {
+            bytes.extend_from_slice(&chunk);
+        } else if length > limit.saturating_mul(DRAIN) {
+            break;
+        } else {
+            bytes = Vec::new();
+        }
+    }
+    if length > limit {
+        let message = format!("the body is longer than {limit} bytes (--max-body)");
+        return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message));
+    }
+    Ok(bytes)
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> ApiResult<T> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().to_string();
+        let error = error.into_inner();
+        if error.is_data() {
+            ApiError::field(path, error.to_string())
+        } else {
+            ApiError::bad_request(format!("the body is no JSON: {error}"))
+        }
+    })?;
+    json.end()
+        .map_err(|error| ApiError::bad_request(format!("the body is no JSON: {error}")))?;
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    struct Numbers {
+        #[serde(default)]
+        numbers: Vec<u32>,
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let error = |text: &[u8]| {
+            let error = parse::<Numbers>(text).unwrap_err();
+            serde_json::to_value(error.body()).unwrap()["error"].take()
+        };
+        let wrong_type = error(br#"{"numbers": [1, "two"]}"#);
+        assert_eq!(wrong_type["param"], "numbers[1]");
+        assert_eq!(wrong_type["type"], "invalid_request_error");
+        for text in [&b""[..], b"{", b"{} {}", b"{\"numbers\": \"\xff\"}"] {
+            let error = error(text);
+            let message = error["message"].as_str().unwrap();
+            assert!(message.contains("no JSON"), "{message}");
+        }
+        let parsed = parse::<Numbers>(br#"{"numbers": [1], "unknown": {}}"#).unwrap();
+        assert_eq!(parsed.numbers, [1]);
+    }
+}

@@ -1,0 +1,233 @@
+//! A server with the OpenAI API on one model: chats, completions, embeddings, tools.
+//!
+//! ```text
+//! cargo run --release --example serve --features engine
+//! curl http://127.0.0.1:8080/v1/chat/completions -H 'Content-Type: application/json' \
+//!     -d '{"messages": [{"role": "user", "content": "How do I keep the experts on the CPU?"}]}'
+//! ```
+//!
+//! It is a program around [`llama_moe::engine`], which does the work: every handler makes a
+//! request of what the client sent, submits it, and writes down the events that come back.
+
+mod auth;
+mod body;
+mod health;
+mod load;
+mod metrics;
+mod openai;
+mod page;
+mod placement;
+mod routes;
+mod server;
+mod signals;
+mod state;
+mod tokenize;
+mod tools;
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::http::HeaderValue;
+use clap::Parser;
+use common::{Bytes, ContextArgs, LogArgs, ModelArgs, Result, VramArgs};
+use routes::Origins;
+use signals::Signals;
+use state::{App, Limits};
+use tokio::net::TcpListener;
+use tokio::runtime;
+use tokio::sync::oneshot;
+use tokio::task::spawn_blocking;
+
+/// Threads for connections. Computing is what takes the time, and that is elsewhere.
+const WORKERS: usize = 2;
+/// Threads for what takes longer, such as tokenising a long text.
+const BLOCKING: usize = 8;
+
+/// Serve a model with the OpenAI API
+#[derive(Clone, Parser)]
+struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+
+    #[command(flatten)]
+    vram: VramArgs,
+
+    #[command(flatten)]
+    context: ContextArgs,
+
+    #[command(flatten)]
+    serve: ServeArgs,
+
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+#[derive(Clone, clap::Args)]
+#[command(next_help_heading = "Server")]
+struct ServeArgs {
+    /// The address to listen on; 0.0.0.0 for all of this machine
+    #[arg(long, value_name = "HOST", default_value = "127.0.0.1")]
+    host: String,
+
+    /// The port to listen on; 0 for any that is free
+    #[arg(long, value_name = "PORT", default_value_t = 8080)]
+    port: u16,
+
+    /// Answers that are generated at a time; each has room for --ctx tokens
+    #[arg(long, value_name = "N", default_value = "4")]
+    slots: NonZeroU32,
+
+    /// Give each slot a part of the KV cache of its own
+    ///
+    /// Faster where many slots are busy; but what is free in one is of no use to another.
+    #[arg(long)]
+    no_kv_unified: bool,
+
+    /// Requests that may wait for a slot; more are refused [default: 16 for each slot]
+    #[arg(long, value_name = "N")]
+    queue: Option<NonZeroUsize>,
+
+    /// A key that clients have to show; may be repeated [default: no key is asked for]
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "LLAMA_MOE_API_KEY",
+        hide_env_values = true,
+        value_parser = clap::builder::NonEmptyStringValueParser::new()
+    )]
+    api_key: Vec<String>,
+
+    /// Sites whose pages may read answers, such as https://example.org, or * for all
+    #[arg(long, value_name = "ORIGIN,...", value_delimiter = ',')]
+    cors: Vec<String>,
+
+    /// The longest body of a request
+    #[arg(long, value_name = "BYTES", default_value = "4MiB")]
+    max_body: Bytes,
+
+    /// The most tokens of one answer [default: as many as the context has room for]
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<NonZeroU32>,
+
+    /// The longest time of a request, waiting included; answers end there
+    #[arg(long, value_name = "SECONDS")]
+    timeout: Option<NonZeroU32>,
+
+    /// A Jinja template for chats [default: the model's]
+    #[arg(long, value_name = "FILE")]
+    chat_template: Option<PathBuf>,
+
+    /// The name that clients ask for the model by [default: the file's, without .gguf]
+    #[arg(long, value_name = "NAME")]
+    alias: Option<String>,
+}
+
+fn main() -> ExitCode {
+    common::exit_code(run(Args::parse()))
+}
+
+fn run(args: Args) -> Result<()> {
+    args.log.init()?;
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(BLOCKING)
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(serve(args));
+    // A load that hangs, as on a disk that does not answer, is not waited for.
+    runtime.shutdown_background();
+    result
+}
+
+async fn serve(args: Args) -> Result<()> {
+    let origins = origins(&args.serve.cors)?;
+    let mut signals = Signals::new()?;
+    let (listener, address) = listen(&args.serve).await?;
+    let app = Arc::new(App::new(limits(&args.serve), args.serve.api_key.clone()));
+    let (stop, stopped) = oneshot::channel();
+    let router = routes::routes(Arc::clone(&app), origins);
+    let server = server::serve(listener, router, async {
+        // Dropped or sent, it is time.
+        let _ = stopped.await;
+    });
+    let server = tokio::spawn(server);
+    writeln!(io::stdout(), "listening on http://{address}")?;
+
+    let load = {
+        let app = Arc::clone(&app);
+        spawn_blocking(move || load::load(&args, &app).map_err(|error| error.to_string()))
+    };
+    tokio::pin!(load);
+    let loaded = tokio::select! {
+        loaded = &mut load => loaded,
+        () = signals.next() => {
+            app.stop_loading();
+            // What it comes to does not matter any more, but it should be over before the
+            // program is.
+            tokio::select! {
+                _ = load => {}
+                () = signals.next() => {}
+            }
+            return Ok(());
+        }
+    };
+    let served = loaded??;
+    let engine = served.engine.clone();
+    let id = served.id.clone();
+    app.serve(served);
+    writeln!(io::stdout(), "serving {id}")?;
+
+    signals.next().await;
+    writeln!(
+        io::stderr(),
+        "finishing what is being answered; once more to end at once"
+    )?;
+    let _ = stop.send(());
+    let ended = tokio::select! {
+        ended = server => ended.map_err(Into::into),
+        () = signals.next() => Ok(()),
+    };
+    // Ends what may still run, and waits for the thread.
+    spawn_blocking(move || engine.stop()).await?;
+    ended
+}
+
+async fn listen(args: &ServeArgs) -> Result<(TcpListener, SocketAddr)> {
+    let (host, port) = (args.host.as_str(), args.port);
+    let listener = TcpListener::bind((host, port))
+        .await
+        .map_err(|error| format!("--host {host} --port {port}: {error}"))?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}
+
+fn limits(args: &ServeArgs) -> Limits {
+    let seconds = |n: NonZeroU32| Duration::from_secs(n.get().into());
+    Limits {
+        max_body: usize::try_from(args.max_body.0).unwrap_or(usize::MAX),
+        max_tokens: args.max_tokens.map(NonZeroU32::get),
+        deadline: args.timeout.map(seconds),
+    }
+}
+
+fn origins(cors: &[String]) -> Result<Option<Origins>> {
+    if cors.is_empty() {
+        return Ok(None);
+    }
+    if cors == ["*"] {
+        return Ok(Some(Origins::Any));
+    }
+    let origins = cors.iter().map(|origin| {
+        if !(origin.starts_with("http://") || origin.starts_with("https://")) {
+            let message = "a site is http:// or https:// and a name";
+            return Err(format!("--cors {origin}: {message}").into());
+        }
+        HeaderValue::from_str(origin).map_err(|error| format!("--cors {origin}: {error}").into())
+    });
+    Ok(Some(Origins::These(origins.collect::<Result<_>>()?)))
+}

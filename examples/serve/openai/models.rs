@@ -1,0 +1,49 @@
+//! `/v1/models`: the one model there is.
+
+use axum::extract::Path;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::error::ApiResult;
+use crate::state::{Ready, Served};
+
+#[derive(Serialize)]
+struct ApiModel<'a> {
+    id: &'a str,
+    object: &'static str,
+    created: u64,
+    owned_by: &'static str,
+    /// What the API does not tell.
+    meta: Value,
+}
+
+/// All models.
+pub async fn list(Ready(served): Ready) -> axum::Json<Value> {
+    axum::Json(json!({"object": "list", "data": [model(&served)]}))
+}
+
+/// One model.
+pub async fn get(Ready(served): Ready, Path(id): Path<String>) -> ApiResult<axum::Json<Value>> {
+    served.check_model(Some(&id))?;
+    Ok(axum::Json(json!(model(&served))))
+}
+
+fn model(served: &Served) -> ApiModel<'_> {
+    let model = &served.model;
+    ApiModel {
+        id: &served.id,
+        object: "model",
+        created: served.created,
+        owned_by: "llama-moe",
+        meta: json!({
+            "description": model.description(),
+            "n_params": model.n_params(),
+            "bytes": model.size(),
+            "n_vocab": served.vocab.n_tokens(),
+            "n_ctx_train": model.n_ctx_train(),
+            "n_ctx_per_request": served.engine.n_ctx_per_request(),
+            "slots": served.engine.slots(),
+            "n_embd": model.n_embd_out(),
+        }),
+    }
+}

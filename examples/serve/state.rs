@@ -1,0 +1,217 @@
+//! What the handlers share.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use axum::extract::FromRequestParts;
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use common::{PlacementReport, PlanReport};
+use llama_moe::engine::{Engine, EngineError};
+use llama_moe::{ChatTemplate, Error, Model, Vocab};
+use tokio::task::spawn_blocking;
+
+use crate::openai::{ApiError, ApiResult};
+use crate::tools::Format;
+
+/// Seconds after which a client may try again while the model loads.
+const LOADING_RETRY: u32 = 5;
+/// The same where all slots and the queue are taken.
+const BUSY_RETRY: u32 = 1;
+
+/// The server: there from the start.
+pub struct App {
+    /// What a request may ask for.
+    pub limits: Limits,
+    /// Keys of which a client has to show one; none: anybody may ask.
+    pub api_keys: Vec<String>,
+    /// When the server started.
+    pub started: Instant,
+    served: OnceLock<Arc<Served>>,
+    /// How much of the model is loaded, in thousandths.
+    loaded: AtomicU32,
+    stopping: AtomicBool,
+}
+
+/// What a request may ask for.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Limits {
+    /// Bytes of a body.
+    pub max_body: usize,
+    /// Tokens of an answer.
+    pub max_tokens: Option<u32>,
+    /// The time of a request.
+    pub deadline: Option<Duration>,
+}
+
+/// The model that is served: there once it is loaded.
+pub struct Served {
+    /// The name it is asked for by.
+    pub id: String,
+    /// When it was loaded, in seconds since 1970.
+    pub created: u64,
+    pub model: Model,
+    pub vocab: Vocab,
+    /// Bytes of the longest token's text; none where that bounds nothing, since the vocabulary
+    /// leaves out parts of a text.
+    pub longest_piece: Option<usize>,
+    pub engine: Engine,
+    /// How conversations are written down; or why they are not.
+    pub chat: Result<ChatForm, String>,
+    pub placement: Option<PlacementReport>,
+    pub plan: Option<PlanReport>,
+    /// The picture of the placement, as SVG.
+    pub picture: Option<String>,
+}
+
+/// How conversations are written down.
+pub struct ChatForm {
+    pub template: ChatTemplate,
+    /// How tools are called.
+    pub format: Option<Format>,
+    /// Whether the template knows the role `developer`.
+    pub has_developer: bool,
+}
+
+impl App {
+    /// A server without a model.
+    pub fn new(limits: Limits, api_keys: Vec<String>) -> Self {
+        Self {
+            limits,
+            api_keys,
+            started: Instant::now(),
+            served: OnceLock::new(),
+            loaded: AtomicU32::new(0),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// The model, if it is loaded.
+    pub fn served(&self) -> Option<&Arc<Served>> {
+        self.served.get()
+    }
+
+    /// Answers from now on with this model.
+    pub fn serve(&self, served: Served) {
+        // There is one load, so nothing is there yet.
+        let _ = self.served.set(Arc::new(served));
+    }
+
+    /// How much of the model is loaded, 0 to 1.
+    pub fn loaded(&self) -> f32 {
+        self.loaded.load(Ordering::Relaxed) as f32 / 1000.0
+    }
+
+    /// Takes how much of the model is loaded, and says whether to go on.
+    pub fn set_loaded(&self, share: f32) -> ControlFlow<()> {
+        self.loaded
+            .store((share * 1000.0) as u32, Ordering::Relaxed);
+        if self.stopping.load(Ordering::Relaxed) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    }
+
+    /// Ends a load that goes on.
+    pub fn stop_loading(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Served {
+    /// Refuses requests for another model. One that names none is for this.
+    pub fn check_model(&self, asked: Option<&str>) -> ApiResult<()> {
+        match asked {
+            Some(asked) if asked != self.id => {
+                let message = format!("there is no model '{asked}'; there is '{}'", self.id);
+                let error = ApiError::new(StatusCode::NOT_FOUND, message);
+                Err(error.with_param("model").with_code("model_not_found"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a text that is too long by far, without the time it takes to tokenise it.
+    pub fn check_length(&self, text: &str, most_tokens: usize) -> ApiResult<()> {
+        let Some(longest) = self.longest_piece else {
+            return Ok(());
+        };
+        let least_tokens = text.len() / longest.max(1);
+        if least_tokens <= most_tokens {
+            return Ok(());
+        }
+        let message = format!(
+            "the text has more than {least_tokens} tokens, but there is room for {most_tokens}"
+        );
+        Err(ApiError::bad_request(message).with_code("context_length_exceeded"))
+    }
+
+    /// Tokens that a request has room for.
+    pub fn n_ctx(&self) -> usize {
+        // A model that can only embed is refused by its engine.
+        self.engine.n_ctx_per_request().unwrap_or(usize::MAX)
+    }
+
+    /// How conversations are written down.
+    pub fn chat(&self) -> ApiResult<&ChatForm> {
+        self.chat
+            .as_ref()
+            .map_err(|error| ApiError::bad_request(error.as_str()))
+    }
+}
+
+/// The model, for handlers that need it: until it is loaded, clients are asked to wait.
+pub struct Ready(pub Arc<Served>);
+
+impl FromRequestParts<Arc<App>> for Ready {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(_: &mut Parts, app: &Arc<App>) -> ApiResult<Self> {
+        app.served()
+            .map(|served| Self(Arc::clone(served)))
+            .ok_or_else(|| {
+                ApiError::unavailable("the model is being loaded", LOADING_RETRY)
+                    .with_code("model_loading")
+            })
+    }
+}
+
+/// Runs what takes longer than a handler should, such as tokenising a long text.
+pub async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> ApiResult<T> + Send + 'static,
+) -> ApiResult<T> {
+    match spawn_blocking(work).await {
+        Ok(result) => result,
+        // It panicked, and only this request ends.
+        Err(error) => Err(ApiError::internal(error.to_string())),
+    }
+}
+
+impl From<Error> for ApiError {
+    fn from(error: Error) -> Self {
+        let message = error.to_string();
+        match error {
+            Error::Engine(EngineError::QueueFull { .. }) => {
+                Self::unavailable(message, BUSY_RETRY).with_code("queue_full")
+            }
+            Error::Engine(EngineError::Stopped) => {
+                Self::unavailable("the server is shutting down", LOADING_RETRY)
+            }
+            Error::Engine(EngineError::PromptTooLong { .. }) => {
+                Self::bad_request(message).with_code("context_length_exceeded")
+            }
+            Error::Engine(EngineError::TooManyChoices { .. }) => {
+                Self::bad_request(message).with_param("n")
+            }
+            Error::Engine(EngineError::Compute { .. })
+            | Error::CallbackPanicked { .. }
+            | Error::Llama { .. }
+            | Error::Decode(_) => Self::internal(message),
+            // Everything else says what is wrong with what was asked.
+            _ => Self::bad_request(message),
+        }
+    }
+}

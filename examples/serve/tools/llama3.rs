@@ -1,0 +1,94 @@
+//! Calls that are the whole reply: `{"name": "weather", "parameters": {"city": "Oslo"}}`.
+
+use serde_json::Value;
+
+use super::Part;
+use super::call::Call;
+
+const TAG: &str = "<|python_tag|>";
+
+/// A reply as far as it has come.
+#[derive(Default)]
+pub struct Parser {
+    /// The reply, while it may still be calls.
+    held: String,
+    is_text: bool,
+}
+
+impl Parser {
+    /// Takes the next piece.
+    pub fn push(&mut self, text: &str) -> Vec<Part> {
+        self.held.push_str(text);
+        self.is_text = self.is_text || !may_be_calls(&self.held);
+        if !self.is_text {
+            return Vec::new();
+        }
+        vec![Part::Content(std::mem::take(&mut self.held))]
+    }
+
+    /// The rest.
+    pub fn finish(self) -> Vec<Part> {
+        match calls(&self.held) {
+            Some(calls) => calls.into_iter().map(Part::Call).collect(),
+            None => vec![Part::Content(self.held)],
+        }
+    }
+}
+
+fn may_be_calls(text: &str) -> bool {
+    let text = text.trim_start();
+    text.starts_with('{') || text.starts_with(TAG) || TAG.starts_with(text)
+}
+
+/// The calls, if there is nothing else. Several are divided by semicolons or line breaks.
+fn calls(text: &str) -> Option<Vec<Call>> {
+    let text = text.trim();
+    let mut rest = text.strip_prefix(TAG).unwrap_or(text);
+    let mut calls = Vec::new();
+    loop {
+        rest = rest.trim_start_matches(|c: char| c == ';' || c.is_whitespace());
+        if rest.is_empty() {
+            return (!calls.is_empty()).then_some(calls);
+        }
+        let mut values = serde_json::Deserializer::from_str(rest).into_iter::<Value>();
+        let value = values.next()?.ok()?;
+        rest = &rest[values.byte_offset()..];
+        calls.push(Call::of_json(&value)?);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Format::Llama3;
+    use super::super::tests::{call, content, parse, weather};
+
+    #[test]
+    fn a_reply_of_calls() {
+        let oslo = call("weather", r#"{"city":"Oslo"}"#);
+        for text in [
+            r#"{"name": "weather", "parameters": {"city": "Oslo"}}"#,
+            r#" {"name": "weather", "arguments": {"city": "Oslo"}}"#,
+            r#"<|python_tag|>{"name": "weather", "parameters": {"city": "Oslo"}}"#,
+        ] {
+            assert_eq!(parse(Llama3, &[weather()], text), [oslo.clone()]);
+        }
+        let text = r#"{"name": "weather", "parameters": {"city": "Oslo"}}; {"name": "time"}"#;
+        assert_eq!(
+            parse(Llama3, &[weather()], text),
+            [oslo, call("time", "{}")]
+        );
+    }
+
+    #[test]
+    fn anything_else_is_text() {
+        for text in [
+            "It is sunny.",
+            "{\"answer\": 1}",
+            "{\"name\": \"weather\", \"parameters\": {\"city\"",
+            r#"{"name": "weather"} as I said"#,
+            "<|python_tag|>import os",
+        ] {
+            assert_eq!(parse(Llama3, &[weather()], text), [content(text)]);
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! Calls between `<tool_call>` and `</tool_call>`.
+//!
+//! Three forms of what is between them are known:
+//!
+//! ```text
+//! {"name": "weather", "arguments": {"city": "Oslo"}}
+//!
+//! <function=weather>
+//! <parameter=city>
+//! Oslo
+//! </parameter>
+//! </function>
+//!
+//! weather
+//! <arg_key>city</arg_key>
+//! <arg_value>Oslo</arg_value>
+//! ```
+
+use serde_json::{Map, Value};
+
+use super::Part;
+use super::call::{Call, Tool};
+use super::markers::{first, take_settled};
+
+const OPEN: &str = "<tool_call>";
+const CLOSE: &str = "</tool_call>";
+
+/// A reply as far as it has come.
+pub struct Parser {
+    tools: Vec<Tool>,
+    /// Text that is not given out yet: a call from its beginning on, or what may be one.
+    held: String,
+    in_call: bool,
+    /// Spaces before a call are not part of the text.
+    spaces: String,
+    has_calls: bool,
+}
+
+impl Parser {
+    /// A reply that may call these tools.
+    pub fn new(tools: &[Tool]) -> Self {
+        Self {
+            tools: tools.to_vec(),
+            held: String::new(),
+            in_call: false,
+            spaces: String::new(),
+            has_calls: false,
+        }
+    }
+
+    /// Takes the next piece.
+    pub fn push(&mut self, text: &str) -> Vec<Part> {
+        self.held.push_str(text);
+        let mut parts = Vec::new();
+        while self.step(&mut parts) {}
+        parts
+    }
+
+    /// The rest.
+    pub fn finish(mut self) -> Vec<Part> {
+        let mut parts = Vec::new();
+        let rest = std::mem::take(&mut self.held);
+        if !self.in_call {
+            self.text(&rest, &mut parts);
+        } else if let Some(call) = block(&rest, &self.tools) {
+            // The model ended its turn in place of the mark.
+            self.call(call, &mut parts);
+        } else {
+            self.text(&format!("{OPEN}{rest}"), &mut parts);
+        }
+        if !self.has_calls {
+            parts.push(Part::Content(self.spaces));
+        }
+        parts
+    }
+
+    /// Takes as much as is decided. `false` if nothing more is.
+    fn step(&mut self, parts: &mut Vec<Part>) -> bool {
+        if !self.in_call {
+            let found = first(&self.held, &[OPEN]);
+            let text = match found {
+                Some(found) => {
+                    let rest = self.held.split_off(found.at + OPEN.len());
+                    let mut text = std::mem::replace(&mut self.held, rest);
+                    text.truncate(found.at);
+                    text
+                }
+                None => take_settled(&mut self.held, &[OPEN]),
+            };
+            self.text(&text, parts);
+            self.in_call = found.is_some();
+            return self.in_call;
+        }
+        // A text among the arguments may hold the mark: then the JSON ends too early.
+        let ends = self.held.match_indices(CLOSE).map(|(at, _)| at);
+        let Some(end) = ends.into_iter().find(|&at| !is_cut_json(&self.held[..at])) else {
+            return false;
+        };
+        let rest = self.held.split_off(end + CLOSE.len());
+        let held = std::mem::replace(&mut self.held, rest);
+        self.in_call = false;
+        match block(&held[..end], &self.tools) {
+            Some(call) => self.call(call, parts),
+            None => self.text(&format!("{OPEN}{held}"), parts),
+        }
+        true
+    }
+
+    fn call(&mut self, call: Call, parts: &mut Vec<Part>) {
+        self.spaces.clear();
+        self.has_calls = true;
+        parts.push(Part::Call(call));
+    }
+
+    fn text(&mut self, text: &str, parts: &mut Vec<Part>) {
+        let end = text.trim_end().len();
+        if end > 0 {
+            let before = std::mem::take(&mut self.spaces);
+            parts.push(Part::Content(before + &text[..end]));
+        }
+        self.spaces.push_str(&text[end..]);
+    }
+}
+
+fn is_cut_json(text: &str) -> bool {
+    text.trim_start().starts_with('{')
+        && serde_json::from_str::<Value>(text).is_err_and(|error| error.is_eof())
+}
+
+/// The call that is written between the marks.
+fn block(text: &str, tools: &[Tool]) -> Option<Call> {
+    let text = text.trim();
+    if text.starts_with('{') {
+        Call::of_json(&serde_json::from_str(text).ok()?)
+    } else if let Some(rest) = text.strip_prefix("<function=") {
+        function(rest, tools)
+    } else {
+        keys_and_values(text, tools)
+    }
+}
+
+/// What follows `<function=`.
+fn function(text: &str, tools: &[Tool]) -> Option<Call> {
+    let (name, mut rest) = text.split_once('>')?;
+    let mut arguments = Map::new();
+    while let Some((_, parameter)) = rest.split_once("<parameter=") {
+        let (key, value) = parameter.split_once('>')?;
+        let (value, after) = value.split_once("</parameter>")?;
+        // One line break each belongs to the form.
+        let value = value.strip_prefix('\n').unwrap_or(value);
+        let value = value.strip_suffix('\n').unwrap_or(value);
+        arguments.insert(key.to_owned(), Tool::argument(tools, name, key, value));
+        rest = after;
+    }
+    Some(Call {
+        name: name.to_owned(),
+        arguments: Value::Object(arguments).to_string(),
+    })
+}
+
+/// A name, then pairs of `<arg_key>` and `<arg_value>`.
+fn keys_and_values(text: &str, tools: &[Tool]) -> Option<Call> {
+    let (name, mut rest) = match text.find("<arg_key>") {
+        Some(at) => text.split_at(at),
+        None => (text, ""),
+    };
+    let name = name.trim();
+    if !tools.iter().any(|tool| tool.name == name) {
+        return None;
+    }
+    let mut arguments = Map::new();
+    while let Some((_, pair)) = rest.split_once("<arg_key>") {
+        let (key, pair) = pair.split_once("</arg_key>")?;
+        let (_, value) = pair.split_once("<arg_value>")?;
+        let (value, after) = value.split_once("</arg_value>")?;
+        arguments.insert(key.to_owned(), Tool::argument(tools, name, key, value));
+        rest = after;
+    }
+    Some(Call {
+        name: name.to_owned(),
+        arguments: Value::Object(arguments).to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Format::Tagged;
+    use super::super::tests::{call, content, parse, weather};
+
+    #[test]
+    fn text_and_parallel_calls() {
+        let text = "Let me look.\n<tool_call>\n{\"name\": \"weather\", \"arguments\": {\"city\": \
+                    \"Oslo\"}}\n</tool_call>\n<tool_call>\n{\"name\": \"weather\", \"arguments\": \
+                    {\"city\": \"Rome\", \"days\": 2}}\n</tool_call>\n";
+        assert_eq!(
+            parse(Tagged, &[weather()], text),
+            [
+                content("Let me look."),
+                call("weather", r#"{"city":"Oslo"}"#),
+                call("weather", r#"{"city":"Rome","days":2}"#),
+            ]
+        );
+    }
+
+    #[test]
+    fn text_without_calls_stays_as_it_is() {
+        for text in [
+            "",
+            "a < b <tool\n\n",
+            "  spaces \n around  ",
+            "</tool_call>",
+        ] {
+            let parts = parse(Tagged, &[weather()], text);
+            assert!(
+                text.is_empty() && parts.is_empty() || parts == [content(text)],
+                "{text:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_stays_text() {
+        for text in [
+            "<tool_call>nonsense</tool_call> and more",
+            "<tool_call>{\"name\": 7}</tool_call>",
+            "<tool_call>{\"name\": \"weather\", \"arguments\": [1]}</tool_call>",
+            "<tool_call>{\"name\": \"weather\", \"argu",
+            "<tool_call>",
+        ] {
+            assert_eq!(parse(Tagged, &[weather()], text), [content(text)]);
+        }
+    }
+
+    #[test]
+    fn the_end_of_the_turn_closes_a_call() {
+        let text = "<tool_call>{\"name\": \"weather\"}";
+        assert_eq!(parse(Tagged, &[weather()], text), [call("weather", "{}")]);
+    }
+
+    #[test]
+    fn a_mark_within_a_text_ends_nothing() {
+        let text = "<tool_call>{\"name\": \"weather\", \"arguments\": {\"city\": \"</tool_call>\"}}\
+                    </tool_call>";
+        assert_eq!(
+            parse(Tagged, &[weather()], text),
+            [call("weather", r#"{"city":"</tool_call>"}"#)]
+        );
+    }
+
+    #[test]
+    fn arguments_may_be_a_text_that_holds_them() {
+        let text =
+            r#"<tool_call>{"name": "weather", "arguments": "{\"city\": \"Oslo\"}"}</tool_call>"#;
+        assert_eq!(
+            parse(Tagged, &[weather()], text),
+            [call("weather", r#"{"city": "Oslo"}"#)]
+        );
+    }
+
+    #[test]
+    fn functions_with_parameters() {
+        let text = "<tool_call>\n<function=weather>\n<parameter=city>\n12\n</parameter>\n\
+                    <parameter=days>\n3\n</parameter>\n</function>\n</tool_call>";
+        assert_eq!(
+            parse(Tagged, &[weather()], text),
+            [call("weather", r#"{"city":"12","days":3}"#)]
+        );
+    }
+
+    #[test]
+    fn keys_with_values() {
+        let text = "<tool_call>weather\n<arg_key>city</arg_key>\n<arg_value>Oslo</arg_value>\n\
+                    <arg_key>days</arg_key>\n<arg_value>3</arg_value>\n</tool_call>";
+        assert_eq!(
+            parse(Tagged, &[weather()], text),
+            [call("weather", r#"{"city":"Oslo","days":3}"#)]
+        );
+    }
+}

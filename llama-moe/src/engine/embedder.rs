@@ -1,0 +1,197 @@
+//! Embedding texts beside answering.
+
+use super::error::EngineError;
+use super::job::EmbedJob;
+use super::params::Settings;
+use crate::context::{Batch, Context, ContextParams, MemoryError, PoolingType};
+use crate::error::{Error, Result};
+use crate::model::{Model, Token};
+
+/// Texts that are computed at once, at most.
+const MAX_TEXTS: u32 = 16;
+
+/// Tokens of texts beside answers, unless it is said how many of prompts there may be.
+const TOKENS_BESIDE: usize = 512;
+
+/// Embeds texts, several at a time.
+pub(super) struct Embedder {
+    model: Model,
+    params: ContextParams,
+    n_seq_max: u32,
+    /// Tokens that are computed at once.
+    n_tokens: usize,
+    /// The same while answers are being generated. A text that is longer is computed at once
+    /// nevertheless.
+    n_tokens_beside: usize,
+    /// Made when the first text comes.
+    context: Option<Context>,
+    current: Option<Current>,
+}
+
+/// Texts that are being embedded.
+struct Current {
+    job: EmbedJob,
+    done: Vec<Vec<f32>>,
+}
+
+impl Embedder {
+    pub(super) fn new(model: &Model, settings: &Settings) -> Self {
+        let pooling = settings.pooling.unwrap_or(if has_pooling(model) {
+            PoolingType::Model
+        } else {
+            PoolingType::Mean
+        });
+        // States are computed one after the other, and are large.
+        let n_seq_max = if model.is_recurrent() || model.is_hybrid() {
+            1
+        } else {
+            MAX_TEXTS
+        };
+        // To pool them takes a multiple.
+        let n = settings.embed_tokens.next_multiple_of(n_seq_max);
+        Self {
+            model: model.clone(),
+            n_seq_max,
+            n_tokens: n as usize,
+            n_tokens_beside: settings
+                .prefill_chunk
+                .map_or(TOKENS_BESIDE, |chunk| chunk as usize),
+            // A text is computed in one piece, or it could not be pooled.
+            params: settings
+                .context
+                .clone()
+                .with_n_ctx(n)
+                .with_n_batch(n)
+                .with_n_ubatch(n)
+                .with_n_seq_max(n_seq_max)
+                .with_kv_unified(true)
+                .with_n_outputs_max(0)
+                .with_embeddings(true)
+                .with_pooling_type(pooling),
+            context: None,
+            current: None,
+        }
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.current.is_none()
+    }
+
+    /// Takes texts to embed; there are none at the time.
+    pub(super) fn begin(&mut self, job: EmbedJob) {
+        let done = Vec::with_capacity(job.texts.len());
+        self.current = Some(Current { job, done });
+    }
+
+    /// Embeds the next texts, and returns how many there were and how many tokens they had.
+    /// `is_alone` says that no answers are being generated.
+    pub(super) fn step(&mut self, is_alone: bool) -> Option<(usize, usize)> {
+        let Current { job, mut done } = self.current.take()?;
+        if job.result.is_closed() {
+            return None;
+        }
+        let room = if is_alone {
+            self.n_tokens
+        } else {
+            self.n_tokens_beside
+        };
+        let texts = first_texts(&job.texts[done.len()..], self.n_seq_max as usize, room);
+        match self.embed(texts) {
+            Ok(embeddings) => done.extend(embeddings),
+            Err(error) => {
+                // One that failed may not be usable any more.
+                self.context = None;
+                job.result.send(Err(error));
+                return None;
+            }
+        }
+        let count = (texts.len(), texts.iter().map(Vec::len).sum());
+        if done.len() < job.texts.len() {
+            self.current = Some(Current { job, done });
+        } else {
+            job.result.send(Ok(done));
+        }
+        Some(count)
+    }
+
+    fn embed(&mut self, texts: &[Vec<Token>]) -> Result<Vec<Vec<f32>>> {
+        if texts.is_empty() {
+            return Ok(Vec::new());
+        }
+        let context = match &mut self.context {
+            Some(context) => context,
+            none => none.insert(self.model.context(self.params.clone())?),
+        };
+        compute(context, texts).map_err(|error| {
+            EngineError::Compute {
+                reason: error.to_string(),
+            }
+            .into()
+        })
+    }
+}
+
+/// The first texts, as many as may be and as there is room for, but one at least.
+fn first_texts(texts: &[Vec<Token>], max_texts: usize, room: usize) -> &[Vec<Token>] {
+    let mut n_tokens = 0;
+    let fits = texts.iter().take(max_texts).take_while(|text| {
+        n_tokens += text.len();
+        n_tokens <= room
+    });
+    let n = fits.count().max(1).min(texts.len());
+    &texts[..n]
+}
+
+fn compute(context: &mut Context, texts: &[Vec<Token>]) -> Result<Vec<Vec<f32>>> {
+    match context.memory().clear() {
+        // A model that only encodes keeps nothing from text to text.
+        Ok(()) | Err(Error::Memory(MemoryError::None)) => {}
+        Err(error) => return Err(error),
+    }
+    let n_tokens = texts.iter().map(Vec::len).sum();
+    let mut batch = Batch::new(n_tokens, context.n_seq_max());
+    let mut last_tokens = Vec::with_capacity(texts.len());
+    for (seq, text) in (0..).zip(texts) {
+        batch.add_sequence(text, 0, seq)?;
+        last_tokens.push(batch.len() - 1);
+    }
+    if context.model().has_encoder() {
+        context.encode(&batch)?;
+    } else {
+        context.decode(&batch)?;
+    }
+    let is_pooled = context.pooling_type() != PoolingType::None;
+    let mut embeddings = Vec::with_capacity(texts.len());
+    for (seq, last_token) in (0..).zip(last_tokens) {
+        let embedding = if is_pooled {
+            context.sequence_embedding(seq)?
+        } else {
+            context.embeddings(last_token)?
+        };
+        embeddings.push(embedding.to_vec());
+    }
+    Ok(embeddings)
+}
+
+/// Whether the model was made for embeddings: then it says how they are pooled.
+fn has_pooling(model: &Model) -> bool {
+    model
+        .architecture()
+        .is_some_and(|name| model.meta(&format!("{name}.pooling_type")).is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Token, first_texts};
+
+    #[test]
+    fn texts_are_taken_as_long_as_there_is_room() {
+        let texts: Vec<Vec<Token>> = [3, 4, 5].map(|n| vec![Token(1); n]).to_vec();
+        let n = |max_texts, room| first_texts(&texts, max_texts, room).len();
+        assert_eq!(n(16, 100), 3);
+        assert_eq!(n(16, 11), 2);
+        assert_eq!(n(16, 1), 1);
+        assert_eq!(n(2, 100), 2);
+        assert_eq!(first_texts(&[], 16, 100).len(), 0);
+    }
+}

@@ -1,0 +1,202 @@
+//! The context, and which tokens its memory holds in which slot.
+
+use super::prefix::Place;
+use crate::context::{Batch, Context, ContextParams, Pos, SeqId};
+use crate::error::Result;
+use crate::model::{Model, Token};
+
+/// The context that answers are computed with, and for each slot, which is a sequence, the
+/// tokens that its memory holds from position 0 on.
+///
+/// Where an operation fails, the memory is not what `held` says, and is to be
+/// [rebuilt](Self::rebuild).
+pub(super) struct SlotMemory {
+    context: Context,
+    /// To make another one.
+    params: ContextParams,
+    held: Vec<Vec<Token>>,
+    batch: Batch,
+    n_swa: usize,
+    /// A state cannot be taken back to an earlier token.
+    is_state: bool,
+    kv_unified: bool,
+    n_rebuilt: u64,
+}
+
+impl SlotMemory {
+    pub(super) fn new(context: Context, params: ContextParams, kv_unified: bool) -> Self {
+        let model = context.model();
+        Self {
+            held: vec![Vec::new(); context.n_seq_max() as usize],
+            batch: Batch::new(context.n_batch() as usize, context.n_seq_max()),
+            n_swa: model.n_swa() as usize,
+            is_state: model.is_recurrent() || model.is_hybrid(),
+            kv_unified,
+            n_rebuilt: 0,
+            params,
+            context,
+        }
+    }
+
+    /// The context, for reading outputs.
+    pub(super) fn context(&mut self) -> &mut Context {
+        &mut self.context
+    }
+
+    /// Another context in place of one that cannot be used any more. It holds nothing.
+    pub(super) fn rebuild(&mut self, model: &Model) -> Result<()> {
+        self.context = model.context(self.params.clone())?;
+        self.n_rebuilt += 1;
+        self.held.iter_mut().for_each(Vec::clear);
+        Ok(())
+    }
+
+    /// How many times there was another context.
+    pub(super) fn n_rebuilt(&self) -> u64 {
+        self.n_rebuilt
+    }
+
+    /// Positions of all slots together.
+    pub(super) fn n_ctx(&self) -> usize {
+        self.context.n_ctx() as usize
+    }
+
+    pub(super) fn n_batch(&self) -> usize {
+        self.context.n_batch() as usize
+    }
+
+    pub(super) fn n_ubatch(&self) -> usize {
+        self.context.n_ubatch() as usize
+    }
+
+    /// The tokens that the memory holds of a slot.
+    pub(super) fn held(&self, slot: usize) -> &[Token] {
+        &self.held[slot]
+    }
+
+    /// Positions that hold something. Shared ones count for each slot.
+    pub(super) fn used(&self) -> usize {
+        self.held.iter().map(Vec::len).sum()
+    }
+
+    /// How many tokens from the beginning have to be kept at least for the memory to go on
+    /// from there; `None` if it can only go on from the end.
+    pub(super) fn cut_from(&mut self, slot: usize) -> Option<usize> {
+        if self.is_state {
+            return None;
+        }
+        // Layers with sliding-window attention have let go of what is behind the window, and
+        // it takes all of the window to go on.
+        let positions = self.context.memory().positions(seq(slot)).ok()?;
+        let first = positions.map_or(0, |held| *held.start() as usize);
+        Some(if first == 0 { 0 } else { first + self.n_swa })
+    }
+
+    /// Makes a slot hold the beginning that was found for it, and returns how much that is.
+    pub(super) fn take_place(&mut self, place: Place) -> Result<usize> {
+        let Place {
+            slot,
+            source,
+            n_tokens,
+        } = place;
+        if slot != source {
+            self.copy(source, slot, n_tokens)?;
+        } else if !self.cut(slot, n_tokens)? {
+            self.clear(slot)?;
+        }
+        Ok(self.held[slot].len())
+    }
+
+    /// Makes a slot hold what another one holds up to `n_tokens`, from where that can be cut.
+    pub(super) fn copy(&mut self, source: usize, slot: usize, n_tokens: usize) -> Result<()> {
+        self.clear(slot)?;
+        let mut memory = self.context.memory();
+        let is_whole = n_tokens == self.held[source].len();
+        if is_whole || !self.kv_unified {
+            // Buffers can only be copied as a whole.
+            memory.copy(seq(source), seq(slot), ..)?;
+        } else {
+            memory.copy(seq(source), seq(slot), ..pos(n_tokens))?;
+        }
+        self.held[slot] = self.held[source][..n_tokens].to_vec();
+        if !is_whole && !self.kv_unified && !self.remove_from(slot, n_tokens)? {
+            self.clear(slot)?;
+        }
+        Ok(())
+    }
+
+    /// Keeps the first tokens of a slot. `false` if the memory cannot, and is unchanged.
+    pub(super) fn cut(&mut self, slot: usize, n_tokens: usize) -> Result<bool> {
+        if n_tokens >= self.held[slot].len() {
+            return Ok(true);
+        }
+        if self.cut_from(slot).is_none_or(|least| n_tokens < least) {
+            return Ok(false);
+        }
+        self.remove_from(slot, n_tokens)
+    }
+
+    /// After a computation that failed: takes out what may be in the memory beyond what
+    /// `held` says.
+    pub(super) fn settle(&mut self, slot: usize) -> Result<()> {
+        if !self.remove_from(slot, self.held[slot].len())? {
+            self.clear(slot)?;
+        }
+        Ok(())
+    }
+
+    /// Empties a slot.
+    pub(super) fn clear(&mut self, slot: usize) -> Result<()> {
+        self.held[slot].clear();
+        // A whole sequence can always be removed.
+        self.context.memory().remove(Some(seq(slot)), ..)?;
+        Ok(())
+    }
+
+    fn remove_from(&mut self, slot: usize, n_tokens: usize) -> Result<bool> {
+        let mut memory = self.context.memory();
+        let removed = memory.remove(Some(seq(slot)), pos(n_tokens)..)?;
+        if removed {
+            self.held[slot].truncate(n_tokens);
+        }
+        Ok(removed)
+    }
+
+    /// Computes tokens that come next in their slots. Those whose flag is set have outputs:
+    /// returned are their slots and the outputs' indices.
+    pub(super) fn compute<'a>(
+        &mut self,
+        parts: impl Iterator<Item = (usize, &'a [Token], bool)> + Clone,
+    ) -> Result<Vec<(usize, usize)>> {
+        self.batch.clear();
+        let mut outputs = Vec::new();
+        for (slot, tokens, has_output) in parts.clone() {
+            let start = self.held[slot].len();
+            for (index, &token) in tokens.iter().enumerate() {
+                let output = has_output && index + 1 == tokens.len();
+                let position = pos(start + index);
+                let added = self.batch.add(token, position, &[seq(slot)], output)?;
+                if output {
+                    outputs.push((slot, added));
+                }
+            }
+        }
+        self.context.decode(&self.batch)?;
+        // So that a failure is seen here.
+        self.context.synchronize()?;
+        for (slot, tokens, _) in parts {
+            self.held[slot].extend_from_slice(tokens);
+        }
+        Ok(outputs)
+    }
+}
+
+/// There are at most 256 slots.
+fn seq(slot: usize) -> SeqId {
+    slot as SeqId
+}
+
+/// Positions fit: a context has less than 2^31.
+fn pos(index: usize) -> Pos {
+    index as Pos
+}

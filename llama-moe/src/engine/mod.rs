@@ -1,0 +1,102 @@
+//! An engine: many requests at a time on one context, for people who build servers.
+//!
+//! An [`Engine`] is a handle to a thread that owns a context. [`Request`]s are submitted from
+//! any thread, and answered by a [`Stream`] of [`Event`]s: an iterator, and a stream for any
+//! executor. A server in ten lines, which answers each connection's line of text:
+//!
+//! ```no_run
+//! use llama_moe::engine::{Engine, EngineParams, Event};
+//! use llama_moe::{Backend, Message, Model, ModelParams, RenderOptions};
+//! use std::io::{BufRead, BufReader, Write};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let backend = Backend::init()?;
+//! let params = ModelParams::default().with_cpu_moe_all();
+//! let model = Model::load(&backend, "gpt-oss-20b.gguf", params)?;
+//! let engine = Engine::new(&model, EngineParams::default().with_slots(8))?;
+//! for connection in std::net::TcpListener::bind("127.0.0.1:8080")?.incoming() {
+//!     let (engine, mut connection) = (engine.clone(), connection?);
+//!     std::thread::spawn(move || -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+//!         let mut line = String::new();
+//!         BufReader::new(&connection).read_line(&mut line)?;
+//!         let request = engine.chat(&[Message::user(line)], &RenderOptions::default())?;
+//!         for event in engine.submit(request.with_max_tokens(500))? {
+//!             if let Event::Text { text, .. } = event? {
+//!                 connection.write_all(text.as_bytes())?;
+//!             }
+//!         }
+//!         Ok(()) // a client that is gone is an error of write_all, which drops the stream
+//!     });
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How it works
+//!
+//! The context has a *slot* for each answer that is generated at a time, a sequence each, all
+//! in one buffer. In every step it computes one batch: the next token of every answer that is
+//! being generated, and, in what room there is beside them, pieces of the prompts of those that
+//! are about to be. So an answer has a token in every step, however long the prompts of
+//! others are, and prompts share their room evenly. Requests begin in the order in which they
+//! were submitted. As many as [`EngineParams::with_queue`] says wait, and more are refused:
+//! [`EngineError::QueueFull`].
+//!
+//! A prompt that begins as what a slot holds, idle or not, is computed from where they differ:
+//! sequences share what both begin with. [`Usage::cached_tokens`] tells how much that was. Not
+//! every memory can be cut anywhere: layers with sliding-window attention hold no more than
+//! their window, and a recurrent model's state goes on from its end or not at all.
+//!
+//! Where the memory becomes too small for all, what it holds of earlier answers goes first, and
+//! then the answer that began last waits, and is computed anew once there is room.
+//!
+//! # What can fail
+//!
+//! What can be known before is an error of [`Engine::submit`]. Later errors end a stream as its
+//! last item. A sampler that panics ends its own request. A batch that fails is computed again
+//! answer by answer, and only those that fail again end, with [`EngineError::Compute`]; a
+//! context that cannot be used any more is made anew. If the thread itself ends, all streams
+//! end with [`EngineError::Stopped`].
+//!
+//! # Equal text
+//!
+//! With a greedy sampler an answer is the same text, whatever is answered beside it, up to
+//! rounding: a batch of another shape adds up its sums in another order, and logits differ in
+//! their last digits. That decides only between tokens that are equally likely but for these,
+//! and, in a model with experts, between experts that are.
+
+mod answer;
+mod channel;
+mod completion;
+mod embedder;
+mod embeddings;
+mod error;
+mod event;
+mod guarded;
+mod handle;
+mod inbox;
+mod job;
+mod logprobs;
+mod memory;
+mod params;
+mod prefix;
+mod reasoning;
+mod reply;
+mod request;
+mod schedule;
+mod scheduler;
+mod shared;
+mod stats;
+mod stream;
+mod text;
+mod worker;
+
+pub use completion::{Choice, Completion};
+pub use embeddings::Embeddings;
+pub use error::EngineError;
+pub use event::{Event, Timings, TokenLogprob, TokenLogprobs, Usage};
+pub use handle::Engine;
+pub use params::EngineParams;
+pub use request::Request;
+pub use stats::EngineStats;
+pub use stream::Stream;

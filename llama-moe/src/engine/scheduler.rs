@@ -1,0 +1,264 @@
+//! Who is answered when: continuous batching.
+
+mod beginnings;
+mod ends;
+mod failures;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::answer::{Answer, RequestId, State};
+use super::error::EngineError;
+use super::event::Event;
+use super::logprobs::Likelihoods;
+use super::memory::SlotMemory;
+use super::params::Settings;
+use super::reply::Reply;
+use super::schedule::{self, Room, Share};
+use super::shared::Shared;
+use super::stats::EngineStats;
+use crate::chat::FinishReason;
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::model::Vocab;
+
+/// The answers that are being generated, and the memory that they share.
+pub(super) struct Scheduler {
+    shared: Arc<Shared>,
+    vocab: Vocab,
+    memory: SlotMemory,
+    /// One place for each slot.
+    answers: Vec<Option<Answer>>,
+    /// The step in which each slot was last used.
+    last_used: Vec<u64>,
+    replies: HashMap<RequestId, Reply>,
+    /// Replies that are over, and their last items: who reads them finds the numbers of
+    /// [`EngineStats`] up to date.
+    over: Vec<(Reply, Result<Event>)>,
+    n_requests: RequestId,
+    n_steps: u64,
+    /// Positions that an answer can have.
+    n_ctx: usize,
+    prefill_chunk: Option<usize>,
+    prefix_cache: bool,
+    kv_unified: bool,
+}
+
+impl Scheduler {
+    pub(super) fn new(shared: Arc<Shared>, settings: &Settings, context: Context) -> Self {
+        let n_slots = settings.slots as usize;
+        Self {
+            vocab: shared.model.vocab(),
+            memory: SlotMemory::new(context, settings.context.clone(), settings.kv_unified),
+            answers: (0..n_slots).map(|_| None).collect(),
+            last_used: vec![0; n_slots],
+            replies: HashMap::new(),
+            over: Vec::new(),
+            n_requests: 0,
+            n_steps: 0,
+            n_ctx: shared.n_ctx_per_request.unwrap_or(0),
+            prefill_chunk: settings.prefill_chunk.map(|n| n as usize),
+            prefix_cache: settings.prefix_cache,
+            kv_unified: settings.kv_unified,
+            shared,
+        }
+    }
+
+    /// Whether nothing is being answered.
+    pub(super) fn is_idle(&self) -> bool {
+        self.replies.is_empty()
+    }
+
+    /// What there is now.
+    pub(super) fn count(&self, stats: &mut EngineStats) {
+        stats.requests_running = self.replies.len();
+        stats.slots_busy = self.answers.iter().flatten().count();
+        stats.n_ctx = self.memory.n_ctx();
+        stats.kv_used = self.memory.used();
+    }
+
+    /// Ends the streams of the requests that are over.
+    pub(super) fn tell(&mut self) {
+        for (reply, last) in self.over.drain(..) {
+            reply.end(last);
+        }
+    }
+
+    /// Slots and their answers.
+    fn running(&self) -> impl Iterator<Item = (usize, &Answer)> {
+        let answers = self.answers.iter().enumerate();
+        answers.filter_map(|(slot, answer)| Some((slot, answer.as_ref()?)))
+    }
+}
+
+/// Steps.
+impl Scheduler {
+    /// Computes one batch, and chooses the tokens that come next.
+    ///
+    /// # Errors
+    /// If there is no context to go on with.
+    pub(super) fn step(&mut self, stats: &mut EngineStats) -> Result<()> {
+        self.unpark();
+        let shares = self.shares()?;
+        if shares.is_empty() {
+            return Ok(());
+        }
+        self.n_steps += 1;
+        stats.steps += 1;
+        let started = Instant::now();
+        let answers = &self.answers;
+        let parts = shares.iter().filter_map(|&Share { slot, n_tokens }| {
+            let answer = answers[slot].as_ref()?;
+            Some((slot, answer, n_tokens))
+        });
+        let held: Vec<usize> = (0..answers.len())
+            .map(|slot| self.memory.held(slot).len())
+            .collect();
+        let computed = self.memory.compute(parts.map(|(slot, answer, n_tokens)| {
+            let end = held[slot] + n_tokens;
+            let is_last = end == answer.tokens.len();
+            (slot, &answer.tokens[held[slot]..end], is_last)
+        }));
+        stats.time_computing += started.elapsed();
+        match computed {
+            Ok(outputs) => {
+                for share in &shares {
+                    if let Some(answer) = &mut self.answers[share.slot] {
+                        answer.is_suspect = false;
+                        answer.is_restarted = false;
+                    }
+                }
+                let n_rebuilt = self.memory.n_rebuilt();
+                for (slot, output) in outputs {
+                    self.choose(slot, output, stats)?;
+                    if self.memory.n_rebuilt() != n_rebuilt {
+                        // The other outputs are lost with the context, and computed anew.
+                        break;
+                    }
+                }
+                Ok(())
+            }
+            Err(error) => self.recover(&shares, error, stats),
+        }
+    }
+
+    /// What the next batch computes.
+    fn shares(&mut self) -> Result<Vec<Share>> {
+        for slot in 0..self.answers.len() {
+            self.reconcile(slot)?;
+        }
+        let todo: Vec<Share> = self
+            .running()
+            .filter(|(_, answer)| answer.state == State::Runs)
+            .map(|(slot, answer)| Share {
+                slot,
+                n_tokens: answer.tokens.len() - self.memory.held(slot).len(),
+            })
+            .collect();
+        let n_batch = self.memory.n_batch();
+        let is_suspect = |share: &&Share| {
+            let answer = self.answers[share.slot].as_ref();
+            answer.is_some_and(|answer| answer.is_suspect)
+        };
+        if let Some(share) = todo.iter().find(is_suspect) {
+            let n_tokens = share.n_tokens.min(n_batch);
+            return Ok(vec![Share { n_tokens, ..*share }]);
+        }
+        let room = Room {
+            n_batch,
+            n_ubatch: self.memory.n_ubatch(),
+            prefill_chunk: self.prefill_chunk,
+        };
+        Ok(schedule::divide(&todo, room, self.n_steps as usize))
+    }
+
+    /// After tokens were left out of an answer that had used up its room: the memory keeps what
+    /// comes before. It is the only time that the memory holds as much as the answer has.
+    fn reconcile(&mut self, slot: usize) -> Result<()> {
+        let Some(answer) = &self.answers[slot] else {
+            return Ok(());
+        };
+        if answer.state != State::Runs || self.memory.held(slot).len() < answer.tokens.len() {
+            return Ok(());
+        }
+        let n_prompt = answer.n_prompt;
+        let cut = self.memory.cut(slot, n_prompt);
+        let cut = match cut {
+            Ok(false) => self.memory.clear(slot),
+            result => result.map(|_| ()),
+        };
+        match cut {
+            Ok(()) => Ok(()),
+            Err(error) => self.rebuild(&error),
+        }
+    }
+
+    /// Chooses the next token of an answer, and of those that follow it, from an output.
+    fn choose(&mut self, slot: usize, output: usize, stats: &mut EngineStats) -> Result<()> {
+        let followers: Vec<usize> = self
+            .running()
+            .filter(|(_, answer)| answer.state == State::Follows { slot })
+            .map(|(follower, _)| follower)
+            .collect();
+        let n_rebuilt = self.memory.n_rebuilt();
+        for &follower in &followers {
+            let n_tokens = self.memory.held(slot).len();
+            if let Err(error) = self.memory.copy(slot, follower, n_tokens) {
+                return self.rebuild(&error);
+            }
+            if let Some(answer) = &mut self.answers[follower] {
+                answer.state = State::Runs;
+            }
+        }
+        for slot in std::iter::once(slot).chain(followers) {
+            if self.memory.n_rebuilt() != n_rebuilt {
+                break;
+            }
+            match self.choose_one(slot, output, stats) {
+                Ok(None) => {}
+                Ok(Some(reason)) => self.finish(slot, reason, stats)?,
+                Err(error) => self.fail(slot, error, stats)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn choose_one(
+        &mut self,
+        slot: usize,
+        output: usize,
+        stats: &mut EngineStats,
+    ) -> Result<Option<FinishReason>> {
+        let Some(answer) = &mut self.answers[slot] else {
+            return Ok(None);
+        };
+        let (Some(reply), Some(sampler)) =
+            (self.replies.get_mut(&answer.request), answer.sampler.get())
+        else {
+            return Ok(None);
+        };
+        let started = Instant::now();
+        let context = self.memory.context();
+        let token = sampler.sample(context, Some(output));
+        stats.time_sampling += started.elapsed();
+        let token = token?;
+        stats.completion_tokens += 1;
+        let logprobs = match answer.n_top {
+            None => None,
+            Some(n_top) => {
+                let logits = context.logits(output)?;
+                let logit = logits.get(token.0 as usize).copied();
+                let logit = logit.unwrap_or(f32::NEG_INFINITY);
+                Some(Likelihoods::new(logits, n_top).of(&self.vocab, token, logit)?)
+            }
+        };
+        answer.take(token, logprobs, self.n_ctx, &self.vocab, reply)
+    }
+}
+
+fn compute_error(error: &Error) -> EngineError {
+    EngineError::Compute {
+        reason: error.to_string(),
+    }
+}

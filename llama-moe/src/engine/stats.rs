@@ -1,0 +1,54 @@
+//! What an engine has done, and does.
+
+use std::time::Duration;
+
+/// What an engine has done since it was made, and what it does now.
+///
+/// Taken between two steps of the engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EngineStats {
+    /// Requests that came to all their answers' ends.
+    pub requests_done: u64,
+    /// Requests that were cancelled by dropping their stream.
+    pub requests_cancelled: u64,
+    /// Requests that ended with an error.
+    pub requests_failed: u64,
+    /// Requests that were refused because the queue was full.
+    pub requests_refused: u64,
+    /// Requests that have a slot.
+    pub requests_running: usize,
+    /// Requests that wait for a slot.
+    pub requests_queued: usize,
+    /// Slots.
+    pub slots: usize,
+    /// Slots that an answer is generated in.
+    pub slots_busy: usize,
+    /// Tokens of the prompts that were given a slot.
+    pub prompt_tokens: u64,
+    /// Those of them that were not computed, because the memory held them.
+    pub cached_tokens: u64,
+    /// Tokens that were generated.
+    pub completion_tokens: u64,
+    /// Texts that were embedded.
+    pub embedded_texts: u64,
+    /// Tokens of these texts.
+    pub embedded_tokens: u64,
+    /// Positions of the context.
+    pub n_ctx: usize,
+    /// Positions that hold something: of answers that are being generated, and of earlier
+    /// ones that the next prompt may begin as. A position that several share is counted for
+    /// each, so this can be more than `n_ctx`.
+    pub kv_used: usize,
+    /// Batches that were computed.
+    pub steps: u64,
+    /// Times that an answer had to give up its place in the memory to others, and was
+    /// computed anew later.
+    pub preempted: u64,
+    /// Time spent in computations.
+    pub time_computing: Duration,
+    /// Time spent choosing tokens: in llama.cpp's samplers, and in those of the requests.
+    pub time_sampling: Duration,
+    /// Time spent on everything else, waiting for requests left out.
+    pub time_other: Duration,
+}

@@ -1,0 +1,154 @@
+//! The engine's thread.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::embedder::Embedder;
+use super::inbox::Closing;
+use super::job::Job;
+use super::params::Settings;
+use super::reply::Reply;
+use super::scheduler::Scheduler;
+use super::shared::Shared;
+use super::stats::EngineStats;
+use crate::chat::FinishReason;
+use crate::context::Context;
+use crate::error::Result;
+use crate::ffi::catch_panic;
+
+/// What the engine's thread works with.
+pub(super) struct Worker {
+    shared: Arc<Shared>,
+    /// None for a model that only encodes.
+    scheduler: Option<Scheduler>,
+    embedder: Embedder,
+    stats: EngineStats,
+}
+
+impl Worker {
+    pub(super) fn new(shared: Arc<Shared>, settings: &Settings, context: Option<Context>) -> Self {
+        let scheduler =
+            context.map(|context| Scheduler::new(Arc::clone(&shared), settings, context));
+        let mut worker = Self {
+            embedder: Embedder::new(&shared.model, settings),
+            scheduler,
+            stats: EngineStats {
+                slots: settings.slots as usize,
+                ..EngineStats::default()
+            },
+            shared,
+        };
+        worker.publish();
+        worker
+    }
+
+    /// Works until the engine is to end. Streams whose sender is gone then have ended with
+    /// [`EngineError::Stopped`](super::EngineError::Stopped).
+    pub(super) fn run(mut self) {
+        let mut panic = None;
+        catch_panic(&mut panic, || while self.turn() {});
+        if let Some(message) = panic {
+            tracing::error!("the engine's thread panicked: {message}");
+        }
+        self.shared.inbox.empty();
+        let shared = Arc::clone(&self.shared);
+        let mut stats = self.stats;
+        catch_panic(&mut None, || drop(self));
+        stats.requests_running = 0;
+        stats.slots_busy = 0;
+        shared.set_stats(&stats);
+    }
+
+    /// Does what there is to do between two looks at the clock. `false` if that was all.
+    fn turn(&mut self) -> bool {
+        let closing = self.shared.inbox.closing();
+        if closing == Some(Closing::Stop) {
+            return false;
+        }
+        let started = Instant::now();
+        let before = self.stats;
+        if let Err(error) = self.work(started) {
+            tracing::error!("the engine cannot go on: {error}");
+            if let Some(scheduler) = &mut self.scheduler {
+                scheduler.fail_all(&error, &mut self.stats);
+            }
+            self.publish();
+            return false;
+        }
+        self.stats.time_other += started
+            .elapsed()
+            .saturating_sub(spent(&before, &self.stats));
+        self.publish();
+        if self.is_idle() && self.shared.inbox.is_empty() {
+            if closing.is_some() {
+                return false;
+            }
+            self.shared.inbox.wait_for_work();
+        }
+        true
+    }
+
+    fn work(&mut self, now: Instant) -> Result<()> {
+        for job in self.shared.inbox.sweep(now) {
+            self.end_unbegun(job);
+        }
+        self.embed();
+        let Some(scheduler) = &mut self.scheduler else {
+            return Ok(());
+        };
+        scheduler.sweep(now, &mut self.stats)?;
+        scheduler.admit(&mut self.stats)?;
+        scheduler.step(&mut self.stats)
+    }
+
+    /// Ends a request that was cancelled, or became too late, before it had a slot.
+    fn end_unbegun(&mut self, job: Job) {
+        if job.is_cancelled() {
+            self.stats.requests_cancelled += 1;
+            return;
+        }
+        let n_answers = job.samplers.len();
+        let mut reply = Reply::new(job, n_answers);
+        for (choice, _) in (0..).zip(0..n_answers) {
+            reply.finish(choice, FinishReason::Deadline);
+        }
+        self.stats.requests_done += 1;
+        let done = reply.done();
+        reply.end(Ok(done));
+    }
+
+    fn embed(&mut self) {
+        if self.embedder.is_idle()
+            && let Some(job) = self.shared.inbox.take_embed()
+        {
+            self.embedder.begin(job);
+        }
+        let started = Instant::now();
+        let is_alone = self.scheduler.as_ref().is_none_or(Scheduler::is_idle);
+        if let Some((n_texts, n_tokens)) = self.embedder.step(is_alone) {
+            self.stats.embedded_texts += n_texts as u64;
+            self.stats.embedded_tokens += n_tokens as u64;
+            self.stats.time_computing += started.elapsed();
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.embedder.is_idle() && self.scheduler.as_ref().is_none_or(Scheduler::is_idle)
+    }
+
+    fn publish(&mut self) {
+        if let Some(scheduler) = &self.scheduler {
+            scheduler.count(&mut self.stats);
+        }
+        self.shared.set_stats(&self.stats);
+        if let Some(scheduler) = &mut self.scheduler {
+            scheduler.tell();
+        }
+    }
+}
+
+/// Time that is accounted for.
+fn spent(before: &EngineStats, after: &EngineStats) -> Duration {
+    (after.time_computing + after.time_sampling)
+        .saturating_sub(before.time_computing + before.time_sampling)
+}

@@ -1,0 +1,227 @@
+//! Many requests at a time.
+
+use std::thread;
+
+use llama_moe::engine::{Engine, EngineParams, Request, Stream};
+use llama_moe::{FinishReason, Overflow};
+
+use crate::rig::{
+    MODEL, WINDOWED, answer, begun, check_free, check_greedy, context, engine, greedy, load,
+    params, prompt, steady,
+};
+use crate::support::layouts::Layout;
+use crate::support::others;
+
+fn all_greedy(engine: &Engine, lengths: &[(usize, u32)]) {
+    let streams: Vec<(Vec<_>, Stream, u32)> = lengths
+        .iter()
+        .enumerate()
+        .map(|(kind, &(n_prompt, n))| {
+            let prompt = prompt(n_prompt, kind);
+            let stream = engine.submit(greedy(prompt.clone(), n)).unwrap();
+            (prompt, stream, n)
+        })
+        .collect();
+    for (prompt, stream, n) in streams {
+        let answer = answer(stream);
+        assert_eq!(answer.finish, Some(FinishReason::Length));
+        assert_eq!(answer.tokens.len(), n as usize);
+        check_greedy(engine.model(), &prompt, &answer.tokens);
+    }
+}
+
+const MIXED: [(usize, u32); 9] = [
+    (3, 40),
+    (70, 10),
+    (1, 33),
+    (150, 5),
+    (20, 1),
+    (33, 25),
+    (64, 60),
+    (7, 7),
+    (90, 30),
+];
+
+#[test]
+fn each_is_answered_as_if_alone() {
+    let engine = engine(4);
+    all_greedy(&engine, &MIXED);
+    let stats = engine.stats();
+    assert_eq!(stats.requests_done, MIXED.len() as u64);
+    let n_tokens: u32 = MIXED.iter().map(|(_, n)| n).sum();
+    assert_eq!(stats.completion_tokens, u64::from(n_tokens));
+    assert!(stats.steps < u64::from(n_tokens), "{stats:?}");
+}
+
+#[test]
+fn layouts_with_other_memories_are_answered_too() {
+    let deepseek = steady(Layout::DeepSeek2);
+    let mamba = load(&mut others::recurrent());
+    for model in [&*WINDOWED, &deepseek, &mamba] {
+        let engine = Engine::new(model, params(3)).unwrap();
+        all_greedy(&engine, &MIXED);
+    }
+}
+
+#[test]
+fn slots_can_have_buffers_of_their_own() {
+    let deepseek = steady(Layout::DeepSeek2);
+    let mamba = load(&mut others::recurrent());
+    for model in [&*MODEL, &*WINDOWED, &deepseek, &mamba] {
+        let params = params(4).with_kv_unified(false);
+        let engine = Engine::new(model, params).unwrap();
+        assert_eq!(engine.n_ctx_per_request(), Some(256));
+        all_greedy(&engine, &MIXED);
+        let prompt = prompt(40, 2);
+        let request = greedy(prompt.clone(), 20).with_n(3);
+        for choice in engine.submit(request).unwrap().wait().unwrap().choices {
+            check_greedy(model, &prompt, &choice.tokens);
+        }
+        assert_eq!(engine.stats().preempted, 0);
+        check_free(&engine);
+    }
+}
+
+#[test]
+fn answers_go_on_beside_a_long_prompt() {
+    let engine = Engine::new(&MODEL, params(2).with_prefill_chunk(16)).unwrap();
+    let mut going_on = engine.submit(greedy(prompt(4, 0), 500)).unwrap();
+    begun(&mut going_on);
+    let long = prompt(400, 1);
+    let beside = engine.submit(greedy(long.clone(), 10)).unwrap();
+    let beside = beside.wait().unwrap();
+    check_greedy(&MODEL, &long, &beside.choices[0].tokens);
+    let steps = engine.stats().steps;
+    // The prompt took 400 / 16 steps and no fewer.
+    assert!(steps >= 400 / 16 + 10, "{steps}");
+    assert_eq!(going_on.wait().unwrap().usage.completion_tokens, 500);
+    // It had its token in every step: there were no more steps than it has tokens.
+    assert_eq!(engine.stats().steps, 500);
+}
+
+#[test]
+fn a_short_prompt_does_not_wait_for_a_long_one() {
+    let engine = Engine::new(&MODEL, params(3).with_prefill_chunk(16)).unwrap();
+    let mut going_on = engine.submit(greedy(prompt(4, 0), 500)).unwrap();
+    begun(&mut going_on);
+    let long = engine.submit(greedy(prompt(400, 1), 1)).unwrap();
+    let short = engine.submit(greedy(prompt(30, 2), 1)).unwrap();
+    short.wait().unwrap();
+    let (done, running) = (
+        engine.stats().requests_done,
+        engine.stats().requests_running,
+    );
+    assert!(
+        done <= 1 && running >= 1,
+        "the long prompt was not computed before"
+    );
+    long.wait().unwrap();
+}
+
+#[test]
+fn the_first_to_come_is_the_first_to_begin() {
+    let engine = engine(1);
+    let streams: Vec<Stream> = (0..5)
+        .map(|kind| engine.submit(greedy(prompt(10, kind), 3)).unwrap())
+        .collect();
+    let mut queued = Vec::new();
+    for stream in streams {
+        queued.push(stream.wait().unwrap().timings.queued);
+    }
+    assert!(queued.is_sorted(), "{queued:?}");
+}
+
+/// So little memory that not all can be generated at a time.
+fn tight() -> EngineParams {
+    EngineParams::default()
+        .with_slots(4)
+        .with_context(context(256))
+}
+
+#[test]
+fn where_memory_is_short_the_last_to_begin_waits() {
+    let engine = Engine::new(&MODEL, tight()).unwrap();
+    all_greedy(
+        &engine,
+        &[(20, 130), (20, 130), (20, 130), (20, 130), (150, 20)],
+    );
+    assert!(engine.stats().preempted > 0, "{:?}", engine.stats());
+    check_free(&engine);
+}
+
+#[test]
+fn several_answers_wait_for_memory_too() {
+    let engine = Engine::new(&MODEL, tight()).unwrap();
+    let prompt = prompt(60, 1);
+    let other = engine.submit(greedy(prompt[..50].to_vec(), 100)).unwrap();
+    let completion = engine
+        .submit(greedy(prompt.clone(), 120).with_n(3))
+        .unwrap()
+        .wait()
+        .unwrap();
+    for choice in &completion.choices {
+        assert_eq!(choice.tokens.len(), 120);
+        check_greedy(&MODEL, &prompt, &choice.tokens);
+    }
+    check_greedy(&MODEL, &prompt[..50], &answer(other).tokens);
+    check_free(&engine);
+}
+
+#[test]
+fn an_answer_ends_where_its_room_does() {
+    let engine = Engine::new(&MODEL, tight().with_n_ctx_per_request(100)).unwrap();
+    for (n_prompt, n_tokens) in [(60, 41), (99, 2), (100, 1)] {
+        let prompt = prompt(n_prompt, 1);
+        let request = Request::new(prompt.clone()).with_greedy();
+        let answer = answer(engine.submit(request).unwrap());
+        assert_eq!(answer.finish, Some(FinishReason::ContextFull));
+        assert_eq!(answer.tokens.len(), n_tokens);
+        check_greedy(&MODEL, &prompt, &answer.tokens);
+    }
+}
+
+#[test]
+fn an_answer_can_leave_out_its_beginning() {
+    for model in [&*MODEL, &*WINDOWED, &load(&mut others::recurrent())] {
+        let params = tight().with_n_ctx_per_request(100);
+        let engine = Engine::new(model, params).unwrap();
+        let prompt = prompt(20, 1);
+        let request = greedy(prompt.clone(), 300).with_overflow(Overflow::Shift);
+        let answer = answer(engine.submit(request).unwrap());
+        assert_eq!(answer.finish, Some(FinishReason::Length));
+        assert_eq!(answer.tokens.len(), 300);
+        // It has room for 80 tokens, and one that is not computed. Then 40 go.
+        check_greedy(model, &prompt, &answer.tokens[..81]);
+        let left = [&prompt[..], &answer.tokens[40..81]].concat();
+        check_greedy(model, &left, &answer.tokens[81..121]);
+        check_free(&engine);
+    }
+}
+
+#[test]
+fn a_prompt_that_leaves_no_room_is_not_shifted() {
+    let engine = Engine::new(&MODEL, tight().with_n_ctx_per_request(100)).unwrap();
+    let request = greedy(prompt(98, 1), 50).with_overflow(Overflow::Shift);
+    let answer = answer(engine.submit(request).unwrap());
+    assert_eq!(answer.finish, Some(FinishReason::ContextFull));
+    assert_eq!(answer.tokens.len(), 3);
+}
+
+#[test]
+fn handles_are_shared_between_threads() {
+    let engine = engine(4);
+    thread::scope(|scope| {
+        for kind in 0..8 {
+            let engine = engine.clone();
+            scope.spawn(move || {
+                for round in 0..3 {
+                    let prompt = prompt(5 + kind * 9, kind * 3 + round);
+                    let stream = engine.submit_wait(greedy(prompt.clone(), 12)).unwrap();
+                    check_greedy(&MODEL, &prompt, &answer(stream).tokens);
+                }
+            });
+        }
+    });
+    assert_eq!(engine.stats().requests_done, 24);
+    check_free(&engine);
+}

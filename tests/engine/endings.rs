@@ -1,0 +1,187 @@
+//! Requests and engines that end early.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use llama_moe::engine::{Engine, EngineError, Event, Request, Stream};
+use llama_moe::{Error, FinishReason};
+
+use crate::rig::{
+    MODEL, answer, begun, check_free, check_greedy, endless, engine, greedy, params, prompt,
+    wait_until,
+};
+
+fn is_stopped<T>(result: Result<T, Error>) -> bool {
+    matches!(result, Err(Error::Engine(EngineError::Stopped)))
+}
+
+/// Counts how often it is asked for a token, slowly, and goes on for ever.
+fn counting(count: &Arc<AtomicUsize>) -> Request {
+    let count = Arc::clone(count);
+    Request::new(prompt(10, 1)).with_sampler(move |chain, _| {
+        let count = Arc::clone(&count);
+        let chain = chain.custom_fn("counts", move |_| {
+            count.fetch_add(1, Ordering::SeqCst);
+            thread::sleep(Duration::from_millis(20));
+        });
+        chain.greedy()
+    })
+}
+
+#[test]
+fn a_dropped_stream_frees_its_slot_within_a_step() {
+    let engine = engine(1);
+    let count = Arc::new(AtomicUsize::new(0));
+    let mut stream = engine.submit(counting(&count)).unwrap();
+    begun(&mut stream);
+    drop(stream);
+    let before = count.load(Ordering::SeqCst);
+    let stats = wait_until(&engine, |stats| stats.requests_cancelled == 1);
+    assert!(count.load(Ordering::SeqCst) <= before + 1);
+    assert_eq!((stats.slots_busy, stats.requests_done), (0, 0));
+    check_free(&engine);
+}
+
+#[test]
+fn several_answers_are_cancelled_together() {
+    let engine = engine(4);
+    let mut stream = engine.submit(endless(1).with_n(3)).unwrap();
+    begun(&mut stream);
+    drop(stream);
+    wait_until(&engine, |stats| stats.requests_cancelled == 1);
+    assert_eq!(engine.stats().slots_busy, 0);
+    check_free(&engine);
+}
+
+#[test]
+fn a_request_that_waits_is_cancelled_too() {
+    let engine = engine(1);
+    let mut first = engine.submit(endless(1)).unwrap();
+    begun(&mut first);
+    drop(engine.submit(endless(2)).unwrap());
+    wait_until(&engine, |stats| {
+        stats.requests_queued == 0 && stats.requests_cancelled == 1
+    });
+    drop(first);
+    check_free(&engine);
+}
+
+#[test]
+fn a_full_queue_refuses_or_makes_wait() {
+    let engine = Engine::new(&MODEL, params(1).with_queue(1)).unwrap();
+    let mut running = engine.submit(endless(1)).unwrap();
+    begun(&mut running);
+    let waiting = engine.submit(greedy(prompt(10, 2), 5)).unwrap();
+    let error = engine.submit(endless(3)).unwrap_err();
+    assert!(
+        matches!(error, Error::Engine(EngineError::QueueFull { queue: 1 })),
+        "{error}"
+    );
+    assert_eq!(engine.stats().requests_refused, 1);
+
+    thread::scope(|scope| {
+        let patient = scope.spawn(|| {
+            let prompt = prompt(10, 4);
+            let stream = engine.submit_wait(greedy(prompt.clone(), 5)).unwrap();
+            check_greedy(&MODEL, &prompt, &answer(stream).tokens);
+        });
+        thread::sleep(Duration::from_millis(20));
+        assert!(!patient.is_finished());
+        drop(running);
+        answer(waiting);
+        patient.join().unwrap();
+    });
+    check_free(&engine);
+}
+
+fn finishes(stream: Stream) -> Vec<FinishReason> {
+    let completion = stream.wait().unwrap();
+    let choices = completion.choices.into_iter();
+    choices.filter_map(|choice| choice.finish).collect()
+}
+
+#[test]
+fn a_deadline_ends_an_answer() {
+    let engine = engine(2);
+    let count = Arc::new(AtomicUsize::new(0));
+    let start = Instant::now();
+    let request = counting(&count).with_deadline(Duration::from_millis(200));
+    let answer = answer(engine.submit(request).unwrap());
+    assert_eq!(answer.finish, Some(FinishReason::Deadline));
+    assert!(!answer.text.is_empty());
+    assert!((Duration::from_millis(200)..Duration::from_secs(5)).contains(&start.elapsed()));
+    check_free(&engine);
+}
+
+#[test]
+fn a_deadline_passes_in_the_queue_too() {
+    let engine = engine(2);
+    let mut running = engine.submit(endless(1).with_n(2)).unwrap();
+    begun(&mut running);
+    let request = endless(2).with_n(2).with_deadline(Duration::from_millis(1));
+    let stream = engine.submit(request).unwrap();
+    assert_eq!(finishes(stream), vec![FinishReason::Deadline; 2]);
+    drop(running);
+    check_free(&engine);
+}
+
+#[test]
+fn shutting_down_finishes_what_was_begun() {
+    let engine = engine(1);
+    let streams: Vec<Stream> = (0..3)
+        .map(|kind| engine.submit(greedy(prompt(10, kind), 20)).unwrap())
+        .collect();
+    engine.shutdown();
+    assert!(engine.is_stopped());
+    assert!(is_stopped(engine.submit(endless(1))));
+    assert!(is_stopped(engine.submit_wait(endless(1))));
+    assert!(is_stopped(engine.embed(vec![prompt(5, 1)])));
+    for (kind, stream) in streams.into_iter().enumerate() {
+        check_greedy(&MODEL, &prompt(10, kind), &answer(stream).tokens);
+    }
+    engine.shutdown();
+    engine.stop();
+}
+
+#[test]
+fn stopping_ends_everything() {
+    let engine = engine(1);
+    let mut running = engine.submit(endless(1)).unwrap();
+    let waiting = engine.submit(endless(2)).unwrap();
+    begun(&mut running);
+    engine.stop();
+    let last = running.last().unwrap();
+    assert!(is_stopped(last));
+    assert!(is_stopped(waiting.wait()));
+    assert!(is_stopped(engine.submit(endless(1))));
+    let stats = engine.stats();
+    assert_eq!((stats.slots_busy, stats.requests_running), (0, 0));
+}
+
+#[test]
+fn the_last_handle_stops_the_engine() {
+    let engine = engine(1);
+    let other = engine.clone();
+    let mut running = engine.submit(endless(1)).unwrap();
+    begun(&mut running);
+    drop(engine);
+    assert!(matches!(running.next(), Some(Ok(Event::Text { .. }))));
+    drop(other);
+    assert!(is_stopped(running.last().unwrap()));
+}
+
+#[test]
+fn those_who_wait_for_room_hear_of_the_end() {
+    let engine = Engine::new(&MODEL, params(1).with_queue(1)).unwrap();
+    let mut running = engine.submit(endless(1)).unwrap();
+    begun(&mut running);
+    let _waiting = engine.submit(endless(2)).unwrap();
+    thread::scope(|scope| {
+        let patient = scope.spawn(|| engine.submit_wait(endless(3)));
+        thread::sleep(Duration::from_millis(20));
+        engine.stop();
+        assert!(is_stopped(patient.join().unwrap()));
+    });
+}

@@ -1,0 +1,168 @@
+//! Samplers that panic and computations that fail.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use llama_moe::engine::{Engine, EngineError, Request};
+use llama_moe::{Candidates, CustomSampler, Error, EvalCallback, EvalTensor, SamplerError, Token};
+
+use crate::rig::{
+    MODEL, answer, begun, check_free, check_greedy, context, engine, greedy, params, prompt,
+};
+
+/// Panics where it is told to.
+struct Panics(&'static str);
+
+impl CustomSampler for Panics {
+    fn name(&self) -> &str {
+        "panics"
+    }
+
+    fn apply(&mut self, _: &mut Candidates) {
+        assert_ne!(self.0, "apply", "by order");
+    }
+
+    fn accept(&mut self, _: Token) {
+        assert_ne!(self.0, "accept", "by order");
+    }
+}
+
+impl Drop for Panics {
+    fn drop(&mut self) {
+        assert_ne!(self.0, "drop", "by order");
+    }
+}
+
+fn panics(place: &'static str) -> Request {
+    Request::new(prompt(10, 1))
+        .with_max_tokens(5)
+        .with_sampler(move |chain, _| chain.custom(Panics(place)).greedy())
+}
+
+#[test]
+fn a_sampler_that_panics_ends_its_request_alone() {
+    let engine = engine(3);
+    let other_prompt = prompt(20, 2);
+    let mut other = engine.submit(greedy(other_prompt.clone(), 100)).unwrap();
+    begun(&mut other);
+    for place in ["apply", "accept"] {
+        let error = engine.submit(panics(place)).unwrap().wait().unwrap_err();
+        assert!(
+            matches!(
+                &error,
+                Error::CallbackPanicked { callback: "sampler", message } if message.contains("by order")
+            ),
+            "{error}"
+        );
+    }
+    let stats = engine.stats();
+    assert_eq!((stats.requests_failed, stats.slots_busy), (2, 1));
+    assert_eq!(
+        answer(engine.submit(panics("drop")).unwrap()).tokens.len(),
+        5
+    );
+    drop(engine.submit(panics("drop")).unwrap());
+    let n_tokens = other.wait().unwrap().usage.completion_tokens;
+    assert_eq!(n_tokens, 100);
+    check_free(&engine);
+}
+
+#[test]
+fn one_of_several_answers_that_panics_ends_all() {
+    let engine = engine(3);
+    let count = Arc::new(AtomicUsize::new(0));
+    let request = Request::new(prompt(10, 1))
+        .with_n(3)
+        .with_sampler(move |chain, _| {
+            let is_second = count.fetch_add(1, Ordering::SeqCst) == 1;
+            let mut n = 0;
+            let chain = chain.custom_fn("panics", move |_| {
+                n += 1;
+                assert!(!is_second || n < 4, "by order");
+            });
+            chain.greedy()
+        });
+    let error = engine.submit(request).unwrap().wait().unwrap_err();
+    assert!(matches!(error, Error::CallbackPanicked { .. }), "{error}");
+    check_free(&engine);
+}
+
+#[test]
+fn a_closure_that_panics_is_an_error_of_submit() {
+    let engine = engine(1);
+    let request = Request::new(prompt(10, 1)).with_sampler(|_, _| panic!("by order"));
+    let error = engine.submit(request).unwrap_err();
+    assert!(matches!(error, Error::CallbackPanicked { .. }), "{error}");
+    check_free(&engine);
+}
+
+#[test]
+fn a_sampler_that_leaves_nothing_ends_its_request() {
+    let engine = engine(2);
+    let request = Request::new(prompt(10, 1))
+        .with_sampler(|chain, _| chain.custom_fn("all", |c| c.truncate(0)).greedy());
+    let error = engine.submit(request).unwrap().wait().unwrap_err();
+    let none = |error: &Error| matches!(error, Error::Sampler(SamplerError::NoCandidates { .. }));
+    assert!(none(&error), "{error}");
+    check_free(&engine);
+}
+
+/// Fails the computations whose number it is given, by panicking.
+struct Fails {
+    n: usize,
+    fails: fn(usize) -> bool,
+}
+
+impl EvalCallback for Fails {
+    fn wants(&mut self, tensor: &EvalTensor<'_>) -> bool {
+        tensor.name == "result_output"
+    }
+
+    fn data(&mut self, _: &EvalTensor<'_>, _: &[u8]) {
+        let n = self.n;
+        self.n += 1;
+        assert!(!(self.fails)(n), "by order");
+    }
+}
+
+fn failing(fails: fn(usize) -> bool) -> Engine {
+    let callback = Fails { n: 0, fails };
+    let params = params(3).with_context(context(1024).with_eval_callback(callback));
+    Engine::new(&MODEL, params).unwrap()
+}
+
+#[test]
+fn a_computation_that_fails_once_is_done_again() {
+    let engine = failing(|n| n == 7);
+    let prompts: Vec<_> = (0..3).map(|kind| prompt(10 + kind, kind)).collect();
+    let streams: Vec<_> = prompts
+        .iter()
+        .map(|prompt| engine.submit(greedy(prompt.clone(), 20)).unwrap())
+        .collect();
+    for (prompt, stream) in prompts.iter().zip(streams) {
+        let answer = answer(stream);
+        assert_eq!(answer.tokens.len(), 20);
+        check_greedy(&MODEL, prompt, &answer.tokens);
+    }
+    check_free(&engine);
+}
+
+#[test]
+fn computations_that_always_fail_end_each_request() {
+    let engine = failing(|n| n >= 7);
+    let streams: Vec<_> = (0..5)
+        .map(|kind| engine.submit(greedy(prompt(10, kind), 50)).unwrap())
+        .collect();
+    for stream in streams {
+        let error = stream.wait().unwrap_err();
+        assert!(
+            matches!(&error, Error::Engine(EngineError::Compute { .. })),
+            "{error}"
+        );
+    }
+    let stats = engine.stats();
+    assert_eq!(stats.requests_failed, 5);
+    assert_eq!((stats.requests_running, stats.slots_busy), (0, 0));
+    let error = engine.submit(greedy(prompt(10, 1), 5)).unwrap().wait();
+    assert!(error.is_err());
+}

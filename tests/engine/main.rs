@@ -1,0 +1,20 @@
+//! The engine on real models: what streams say, who is computed when, what is reused, and
+//! what happens when something fails or ends.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod answers;
+mod batching;
+mod bundled;
+mod embeddings;
+mod endings;
+mod executors;
+mod faults;
+mod prefixes;
+mod property;
+mod refusals;
+mod rig;
+#[cfg(feature = "llguidance")]
+mod schemas;
+mod soak;

@@ -1,0 +1,158 @@
+//! Engines on tiny models, and what an answer is held against.
+
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use llama_moe::engine::{Choice, Engine, EngineParams, EngineStats, Event, Request, Stream};
+use llama_moe::{ContextParams, Model, Overflow, Token};
+
+use crate::support::decode::{batch, small};
+use crate::support::gguf::{GgufWriter, Value};
+use crate::support::layouts::{CHAT_TEMPLATE, Layout, N_EXPERT};
+use crate::support::{backend, on_cpu};
+
+/// How much logits of [`MODEL`] differ at most between batches of different shapes, whose sums
+/// are added up in another order. The models' logits differ by several units.
+pub const BOUND: f32 = 0.05;
+
+/// The same for experts that are stored in 4 or 8 bits: what they are multiplied by is rounded
+/// to 8 bits.
+const QUANTISED_BOUND: f32 = 0.3;
+
+/// A model with a chat template, [`steady`].
+pub static MODEL: LazyLock<Model> = LazyLock::new(|| {
+    let mut file = steady_file(Layout::Qwen3Moe);
+    file.string("tokenizer.chat_template", CHAT_TEMPLATE);
+    load(&mut file)
+});
+
+/// A model whose layers in turn see a window of 128 tokens only.
+pub static WINDOWED: LazyLock<Model> = LazyLock::new(|| steady(Layout::GptOss));
+
+/// A model that uses all of its experts. With a choice among them, rounding now and then
+/// decides which one it is, and the logits are others altogether, batch or no batch.
+pub fn steady(layout: Layout) -> Model {
+    load(&mut steady_file(layout))
+}
+
+fn steady_file(layout: Layout) -> GgufWriter {
+    let mut file = layout.writer();
+    file.arch("expert_used_count", Value::U32(N_EXPERT as u32));
+    file
+}
+
+pub fn load(file: &mut GgufWriter) -> Model {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    file.write(&path);
+    Model::load(&backend(), &path, on_cpu()).unwrap()
+}
+
+/// A context of so many positions.
+pub fn context(n_ctx: u32) -> ContextParams {
+    small().with_n_ctx(n_ctx)
+}
+
+/// Parameters for `slots` slots on 1024 positions.
+pub fn params(slots: u32) -> EngineParams {
+    EngineParams::default()
+        .with_slots(slots)
+        .with_context(context(1024))
+}
+
+pub fn engine(slots: u32) -> Engine {
+    Engine::new(&MODEL, params(slots)).unwrap()
+}
+
+/// A prompt of `n` tokens, another one for each `kind`.
+pub fn prompt(n: usize, kind: usize) -> Vec<Token> {
+    let token = |i: usize| 261 + ((i * 7 + kind * 31 + i * i * kind) % 100) as i32;
+    (0..n)
+        .map(|i| Token(if i == 0 { 1 } else { token(i) }))
+        .collect()
+}
+
+/// A greedy request for `n` tokens.
+pub fn greedy(prompt: Vec<Token>, n: u32) -> Request {
+    Request::new(prompt).with_greedy().with_max_tokens(n)
+}
+
+/// A request that is answered until somebody ends it.
+pub fn endless(kind: usize) -> Request {
+    Request::new(prompt(10, kind))
+        .with_greedy()
+        .with_overflow(Overflow::Shift)
+}
+
+/// The only answer of a request.
+pub fn answer(stream: Stream) -> Choice {
+    let mut completion = stream.wait().unwrap();
+    assert_eq!(completion.choices.len(), 1);
+    completion.choices.remove(0)
+}
+
+/// Waits until something is so.
+pub fn wait_until(engine: &Engine, is_so: impl Fn(&EngineStats) -> bool) -> EngineStats {
+    let start = Instant::now();
+    loop {
+        let stats = engine.stats();
+        if is_so(&stats) {
+            return stats;
+        }
+        let waited = start.elapsed();
+        assert!(waited < Duration::from_secs(60), "still {stats:?}");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// Reads up to the first text, for the request to have a slot.
+pub fn begun(stream: &mut Stream) {
+    let event = stream.next().unwrap().unwrap();
+    assert!(matches!(event, Event::Text { .. }), "{event:?}");
+}
+
+/// All slots are free, and a request is answered as ever.
+pub fn check_free(engine: &Engine) {
+    let stats = wait_until(engine, |stats| {
+        stats.slots_busy == 0 && stats.requests_queued == 0
+    });
+    assert_eq!(stats.requests_running, 0);
+    for kind in 0..engine.slots() as usize {
+        let prompt = prompt(9, kind);
+        let answer = answer(engine.submit(greedy(prompt.clone(), 5)).unwrap());
+        check_greedy(engine.model(), &prompt, &answer.tokens);
+        assert_eq!(answer.tokens.len(), 5);
+    }
+}
+
+/// Every token is the likeliest after those before it, or as likely up to the bound, when the
+/// request is computed alone and token by token.
+pub fn check_greedy(model: &Model, prompt: &[Token], tokens: &[Token]) {
+    let bound = if model.is_same(&MODEL) {
+        BOUND
+    } else {
+        QUANTISED_BOUND
+    };
+    let n_ctx = (prompt.len() + tokens.len()) as u32;
+    let mut context = model
+        .context(context(n_ctx).with_n_batch(512))
+        .expect("a context");
+    let mut fed = prompt.to_vec();
+    let mut n_held = 0;
+    for (index, &token) in tokens.iter().enumerate() {
+        for part in fed[n_held..].chunks(512) {
+            let part = batch(part, n_held as u32, 0);
+            context.decode(&part).unwrap();
+            n_held += part.len();
+        }
+        let logits = context.logits_last().unwrap();
+        let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let chosen = logits[token.0 as usize];
+        assert!(
+            highest - chosen <= bound,
+            "token {index} of {}: {token} has {chosen}, the likeliest {highest}",
+            tokens.len()
+        );
+        fed.push(token);
+    }
+}

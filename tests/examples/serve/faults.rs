@@ -1,0 +1,142 @@
+//! Clients that leave, say nothing, or say it slowly.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::errors::ends;
+use super::http::events;
+use super::server::{Server, chat, with};
+
+/// A chat that goes on for as long as the context lasts.
+fn endless(server: &Server) -> serde_json::Value {
+    let more = json!({"logit_bias": ends(server), "temperature": 0, "stream": true});
+    chat("Go on.", more)
+}
+
+#[test]
+fn a_client_that_leaves_frees_its_slots() {
+    let server = Server::start(&["--slots", "2", "--ctx", "200000"]);
+    let body = endless(&server);
+    for stream in [true, false] {
+        let body = with(body.clone(), json!({"n": 2, "stream": stream}));
+        if stream {
+            let mut exchange = server.open("/v1/chat/completions", &body);
+            for _ in 0..8 {
+                exchange.chunk().unwrap().unwrap();
+            }
+        } else {
+            // Without a stream there is nothing to read before the end.
+            let mut connection = TcpStream::connect(server.address).unwrap();
+            let body = body.to_string();
+            let head = format!(
+                "POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
+                 Content-Length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            connection.write_all(head.as_bytes()).unwrap();
+            let start = Instant::now();
+            while server.metric("slots_busy") < 2.0 {
+                assert!(start.elapsed() < Duration::from_secs(10));
+            }
+        }
+        server.wait_until_idle();
+    }
+    assert_eq!(server.metric("requests_total{outcome=\"cancelled\"}"), 2.0);
+    server.chat("Hello", json!({"max_tokens": 1})).ok();
+}
+
+#[test]
+fn others_go_on_when_one_leaves() {
+    let server = Server::start(&["--ctx", "200000"]);
+    let alone = server.chat(super::QUESTION, json!({"temperature": 0})).ok();
+    let body = endless(&server);
+    let others: Vec<_> = thread::scope(|scope| {
+        let others: Vec<_> = (0..3)
+            .map(|_| {
+                scope.spawn(|| {
+                    let more = json!({"temperature": 0, "stream": true});
+                    events(&server.chat(super::QUESTION, more))
+                })
+            })
+            .collect();
+        let mut leaves = server.open("/v1/chat/completions", &body);
+        leaves.chunk().unwrap().unwrap();
+        drop(leaves);
+        others
+            .into_iter()
+            .map(|other| other.join().unwrap())
+            .collect()
+    });
+    for events in others {
+        let pieces = events
+            .iter()
+            .map(|event| &event["choices"][0]["delta"]["content"]);
+        let text: String = pieces.filter_map(|piece| piece.as_str()).collect();
+        assert_eq!(alone["choices"][0]["message"]["content"], text);
+    }
+    server.wait_until_idle();
+}
+
+#[test]
+fn connections_that_say_nothing_keep_nobody_out_and_are_closed() {
+    let server = Server::start(&[]);
+    let mut silent: Vec<TcpStream> = (0..200)
+        .map(|_| TcpStream::connect(server.address).unwrap())
+        .collect();
+    // Half of a head is not much more.
+    for stream in &mut silent[..20] {
+        stream
+            .write_all(b"POST /v1/chat/completions HTTP/1.1\r\nHos")
+            .unwrap();
+    }
+    server.chat("Hello", json!({"max_tokens": 1})).ok();
+    for stream in &mut silent {
+        stream
+            .set_read_timeout(Some(Duration::from_secs(60)))
+            .unwrap();
+        // At the end nothing or the error that the protocol has for this.
+        let mut rest = Vec::new();
+        let _ = stream.read_to_end(&mut rest);
+        assert!(
+            rest.is_empty() || rest.starts_with(b"HTTP/1.1 408"),
+            "{rest:?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_no_http_is_refused() {
+    let server = Server::start(&[]);
+    for bytes in [
+        &b"\x16\x03\x01\x02\x00nonsense\r\n\r\n"[..],
+        b"GET\r\n\r\n",
+        b"\0\0\0\0\r\n\r\n",
+    ] {
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        stream.write_all(bytes).unwrap();
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        assert!(
+            answer.is_empty() || answer.starts_with(b"HTTP/1.1 400"),
+            "{answer:?}"
+        );
+    }
+    // A body that breaks off.
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    stream
+        .write_all(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
+              Content-Length: 1000\r\n\r\n{",
+        )
+        .unwrap();
+    drop(stream);
+    let large = "a".repeat(1 << 20);
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    let _ = stream.write_all(format!("GET / HTTP/1.1\r\nLong: {large}\r\n\r\n").as_bytes());
+    drop(stream);
+    server.chat("Hello", json!({"max_tokens": 1})).ok();
+}

@@ -1,0 +1,107 @@
+//! Many clients at a time, and the end in the midst of them.
+
+use std::collections::BTreeMap;
+use std::net::TcpStream;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::QUESTION;
+use super::http::events;
+use super::server::Server;
+
+#[test]
+fn two_hundred_requests_on_four_slots() {
+    let server = Server::start(&["--slots", "4", "--queue", "200"]);
+    let more = json!({"temperature": 0, "max_tokens": 24});
+    let alone = server.chat(QUESTION, more.clone()).ok()["choices"][0]["message"].take();
+    thread::scope(|scope| {
+        for _ in 0..200 {
+            scope.spawn(|| {
+                let answer = server.chat(QUESTION, more.clone()).ok();
+                assert_eq!(answer["choices"][0]["message"], alone);
+                assert_eq!(answer["usage"]["completion_tokens"], 24);
+            });
+        }
+    });
+    assert_eq!(server.metric("requests_total{outcome=\"done\"}"), 201.0);
+    server.wait_until_idle();
+}
+
+#[test]
+fn a_full_queue_asks_to_come_back() {
+    let server = Server::start(&["--slots", "1", "--queue", "1"]);
+    let outcomes = thread::scope(|scope| {
+        let clients = (0..24).map(|_| {
+            scope.spawn(|| {
+                let response = server.chat(QUESTION, json!({"temperature": 0}));
+                if response.status == 503 {
+                    assert_eq!(response.headers["retry-after"], "1");
+                    assert_eq!(response.error(503)["code"], "queue_full");
+                } else {
+                    response.ok();
+                }
+                response.status
+            })
+        });
+        let clients: Vec<_> = clients.collect();
+        let mut outcomes = BTreeMap::<u16, usize>::new();
+        for client in clients {
+            *outcomes.entry(client.join().unwrap()).or_default() += 1;
+        }
+        outcomes
+    });
+    assert!(
+        outcomes[&200] >= 2 && outcomes.contains_key(&503),
+        "{outcomes:?}"
+    );
+    server.wait_until_idle();
+}
+
+#[test]
+#[cfg(unix)]
+fn a_signal_lets_running_streams_finish() {
+    for signal in ["-TERM", "-INT"] {
+        let server = Server::start(&["--slots", "2"]);
+        let more = json!({"temperature": 0, "stream": true});
+        let body = super::server::chat(QUESTION, more.clone());
+        let whole = events(&server.chat(QUESTION, more)).len();
+        // Two that run, two that wait, and some that say nothing.
+        let mut running: Vec<_> = (0..4)
+            .map(|_| server.open("/v1/chat/completions", &body))
+            .collect();
+        let silent: Vec<_> = (0..20)
+            .map(|_| TcpStream::connect(server.address).unwrap())
+            .collect();
+        running[0].chunk().unwrap().unwrap();
+        server.signal(signal);
+        let rest = running.split_off(1);
+        for exchange in rest {
+            assert_eq!(events(&exchange.finish().unwrap()).len(), whole);
+        }
+        let text = running.remove(0).finish().unwrap().text();
+        assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
+        let address = server.address;
+        let (status, stderr) = server.wait(Duration::from_secs(10));
+        assert!(status.success(), "{stderr}");
+        assert!(!stderr.contains("panicked"), "{stderr}");
+        assert!(TcpStream::connect(address).is_err());
+        drop(silent);
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_second_signal_ends_at_once() {
+    let server = Server::start(&["--ctx", "200000"]);
+    let more = json!({"logit_bias": super::errors::ends(&server), "stream": true});
+    let mut endless = server.open("/v1/chat/completions", &super::server::chat("Go on.", more));
+    endless.chunk().unwrap().unwrap();
+    server.signal("-TERM");
+    thread::sleep(Duration::from_millis(300));
+    endless.chunk().unwrap().unwrap();
+    server.signal("-TERM");
+    let (status, stderr) = server.wait(Duration::from_secs(10));
+    assert!(status.success(), "{stderr}");
+}

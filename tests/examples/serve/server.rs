@@ -1,0 +1,198 @@
+//! The server, started for a test.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::http::{Exchange, Response, send};
+use crate::programs;
+
+/// The header of a body of JSON.
+pub const JSON: (&str, &str) = ("Content-Type", "application/json");
+
+/// A server process, ended on drop.
+pub struct Server {
+    pub address: SocketAddr,
+    process: Child,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Server {
+    /// Starts one with the bundled model, and waits until it answers.
+    pub fn start(args: &[&str]) -> Self {
+        let mut server = Self::start_only(args);
+        server.wait_until_loaded();
+        server
+    }
+
+    /// The same with this model.
+    pub fn with_model(model: &Path, args: &[&str]) -> Self {
+        let model = ["--model", model.to_str().expect("UTF-8")];
+        Self::start(&[&model, args].concat())
+    }
+
+    /// Starts one, which listens then, but still loads.
+    pub fn start_only(args: &[&str]) -> Self {
+        let mut process = Command::new(programs::path("serve"))
+            .args(["--port", "0", "--threads", "1"])
+            .args(args)
+            .env_remove("RUST_LOG")
+            .env_remove("LLAMA_MOE_API_KEY")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let stdout = process.stdout.take().expect("a pipe");
+        let mut server = Self {
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            process,
+            stdout: BufReader::new(stdout),
+        };
+        let line = server.line();
+        let address = line.strip_prefix("listening on http://");
+        let address = address.unwrap_or_else(|| panic!("{line:?}"));
+        server.address = address.parse().expect("an address");
+        server
+    }
+
+    pub fn wait_until_loaded(&mut self) {
+        let line = self.line();
+        assert!(line.starts_with("serving "), "{line:?}");
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line).expect("a line");
+        if line.is_empty() {
+            let stderr = self.process.stderr.as_mut().expect("a pipe");
+            stderr.read_to_string(&mut line).expect("UTF-8");
+            panic!("the server ended: {line}");
+        }
+        line.trim_end().to_owned()
+    }
+
+    /// The process' number.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    #[track_caller]
+    pub fn get(&self, path: &str) -> Response {
+        self.request("GET", path, &[], b"")
+    }
+
+    #[track_caller]
+    pub fn post(&self, path: &str, body: &Value) -> Response {
+        self.request("POST", path, &[JSON], body.to_string().as_bytes())
+    }
+
+    #[track_caller]
+    pub fn request(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Response {
+        send(self.address, method, path, headers, body)
+            .and_then(Exchange::finish)
+            .unwrap_or_else(|error| panic!("{method} {path}: {error}"))
+    }
+
+    /// Sends a request, and returns when the head of the answer is there.
+    #[track_caller]
+    pub fn open(&self, path: &str, body: &Value) -> Exchange {
+        send(
+            self.address,
+            "POST",
+            path,
+            &[JSON],
+            body.to_string().as_bytes(),
+        )
+        .expect("an answer")
+    }
+
+    /// A chat of one message with the fields of `more`.
+    #[track_caller]
+    pub fn chat(&self, text: &str, more: Value) -> Response {
+        self.post("/v1/chat/completions", &chat(text, more))
+    }
+
+    /// A number among the metrics.
+    #[track_caller]
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = self.get("/metrics").text();
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(&format!("llama_moe_{name} ")));
+        let number = line.unwrap_or_else(|| panic!("no {name} in {text}"));
+        number.parse().expect("a number")
+    }
+
+    /// Waits until nothing is being answered. Fails if that is not soon.
+    #[track_caller]
+    pub fn wait_until_idle(&self) {
+        let start = Instant::now();
+        while self.metric("slots_busy") + self.metric("requests_queued") > 0.0 {
+            assert!(
+                start.elapsed() < Duration::from_secs(10),
+                "slots are still busy"
+            );
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    #[cfg(unix)]
+    pub fn signal(&self, name: &str) {
+        let pid = self.process.id().to_string();
+        let kill = Command::new("kill").args([name, &pid]).status();
+        assert!(kill.expect("kill").success());
+    }
+
+    /// Waits for the end, and gives what stood on stderr.
+    #[track_caller]
+    pub fn wait(mut self, most: Duration) -> (ExitStatus, String) {
+        let start = Instant::now();
+        let status = loop {
+            if let Some(status) = self.process.try_wait().expect("a process") {
+                break status;
+            }
+            assert!(start.elapsed() < most, "the server has not ended");
+            thread::sleep(Duration::from_millis(10));
+        };
+        let mut stderr = String::new();
+        let pipe = self.process.stderr.as_mut().expect("a pipe");
+        pipe.read_to_string(&mut stderr).expect("UTF-8");
+        (status, stderr)
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A conversation of one message with the fields of `more`.
+pub fn chat(text: &str, more: Value) -> Value {
+    with(
+        json!({"messages": [{"role": "user", "content": text}]}),
+        more,
+    )
+}
+
+/// An object with more fields.
+pub fn with(mut object: Value, more: Value) -> Value {
+    let (Value::Object(fields), Value::Object(more)) = (&mut object, more) else {
+        panic!("both are objects");
+    };
+    fields.extend(more);
+    object
+}
