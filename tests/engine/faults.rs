@@ -1,13 +1,16 @@
 //! Samplers that panic and computations that fail.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use llama_moe::engine::{Engine, EngineError, Request};
 use llama_moe::{Candidates, CustomSampler, Error, EvalCallback, EvalTensor, SamplerError, Token};
 
 use crate::rig::{
-    MODEL, answer, begun, check_free, check_greedy, context, engine, greedy, params, prompt,
+    MODEL, answer, begun, check_free, check_greedy, context, endless, engine, greedy, params,
+    prompt,
 };
 
 /// Panics where it is told to.
@@ -84,6 +87,48 @@ fn one_of_several_answers_that_panics_ends_all() {
         });
     let error = engine.submit(request).unwrap().wait().unwrap_err();
     assert!(matches!(error, Error::CallbackPanicked { .. }), "{error}");
+    check_free(&engine);
+}
+
+/// Asks the engine for its numbers when it is dropped.
+struct Asks(Engine);
+
+impl CustomSampler for Asks {
+    fn name(&self) -> &str {
+        "asks"
+    }
+
+    fn apply(&mut self, _: &mut Candidates) {}
+}
+
+impl Drop for Asks {
+    fn drop(&mut self) {
+        let _ = self.0.stats();
+    }
+}
+
+#[test]
+fn a_sampler_that_is_refused_can_ask_the_engine() {
+    let engine = Engine::new(&MODEL, params(1).with_queue(1)).unwrap();
+    let mut running = engine.submit(endless(1)).unwrap();
+    begun(&mut running);
+    let waiting = engine.submit(greedy(prompt(10, 2), 3)).unwrap();
+    let (done, is_done) = mpsc::channel();
+    let asked = engine.clone();
+    // On a thread of its own, which nobody waits for if it never comes back.
+    thread::spawn(move || {
+        let sampler = asked.clone();
+        let request = Request::new(prompt(10, 3))
+            .with_sampler(move |chain, _| chain.custom(Asks(sampler.clone())).greedy());
+        done.send(asked.submit(request).err()).unwrap();
+    });
+    let error = is_done.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert!(
+        matches!(error, Some(Error::Engine(EngineError::QueueFull { .. }))),
+        "{error:?}"
+    );
+    drop(running);
+    assert_eq!(answer(waiting).tokens.len(), 3);
     check_free(&engine);
 }
 

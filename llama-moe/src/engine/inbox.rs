@@ -47,7 +47,9 @@ impl Inbox {
         }
     }
 
-    /// No code of others runs under the lock, so a panic leaves nothing half done.
+    /// No code of others runs under the lock, so a panic leaves nothing half done. Wakers and
+    /// jobs, with the samplers in them, are code of others where they are cloned or dropped: that
+    /// is before the lock is taken, or after it is released.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -57,7 +59,9 @@ impl Inbox {
 impl Inbox {
     /// Adds a request, if there is room.
     pub(super) fn try_push(&self, job: Job) -> Result<(), EngineError> {
-        self.push_if(&mut self.lock(), &mut Some(job))
+        let mut job = Some(job);
+        let mut state = self.lock();
+        self.push_if(&mut state, &mut job)
     }
 
     /// Adds a request, after waiting for room if there is none.
@@ -80,14 +84,14 @@ impl Inbox {
         context: &Context<'_>,
         job: &mut Option<Job>,
     ) -> Poll<Result<(), EngineError>> {
+        let waker = context.waker().clone();
         let mut state = self.lock();
         match self.push_if(&mut state, job) {
             Err(EngineError::QueueFull { .. }) => {}
             result => return Poll::Ready(result),
         }
-        let waker = context.waker();
-        if !state.waiting.iter().any(|known| known.will_wake(waker)) {
-            state.waiting.push(waker.clone());
+        if !state.waiting.iter().any(|known| known.will_wake(&waker)) {
+            state.waiting.push(waker);
         }
         Poll::Pending
     }
