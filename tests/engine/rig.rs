@@ -17,7 +17,7 @@ pub const BOUND: f32 = 0.05;
 
 /// The same for experts that are stored in 4 or 8 bits: what they are multiplied by is rounded
 /// to 8 bits.
-const QUANTISED_BOUND: f32 = 0.3;
+pub const QUANTISED_BOUND: f32 = 0.3;
 
 /// A model with a chat template, [`steady`].
 pub static MODEL: LazyLock<Model> = LazyLock::new(|| {
@@ -35,7 +35,8 @@ pub fn steady(layout: Layout) -> Model {
     load(&mut steady_file(layout))
 }
 
-fn steady_file(layout: Layout) -> GgufWriter {
+/// The file of [`steady`], to be changed.
+pub fn steady_file(layout: Layout) -> GgufWriter {
     let mut file = layout.writer();
     file.arch("expert_used_count", Value::U32(N_EXPERT as u32));
     file

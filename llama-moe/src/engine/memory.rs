@@ -137,9 +137,12 @@ impl SlotMemory {
     }
 
     /// After a computation that failed: takes out what may be in the memory beyond what
-    /// `held` says.
+    /// `held` says. Micro-batches that came before may have pushed the window out of the layers
+    /// that hold no more than that, or have moved a state on: then nothing is left.
     pub(super) fn settle(&mut self, slot: usize) -> Result<()> {
-        if !self.remove_from(slot, self.held[slot].len())? {
+        let n_held = self.held[slot].len();
+        let least = self.cut_from(slot);
+        if least.is_none_or(|least| n_held < least) || !self.remove_from(slot, n_held)? {
             self.clear(slot)?;
         }
         Ok(())
