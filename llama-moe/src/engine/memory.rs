@@ -5,6 +5,9 @@ use crate::context::{Batch, Context, ContextParams, Pos, SeqId};
 use crate::error::Result;
 use crate::model::{Model, Token};
 
+/// Tokens that are always worth copying a buffer for: to compute them takes longer.
+const WORTH_COPYING: usize = 256;
+
 /// The context that answers are computed with, and for each slot, which is a sequence, the
 /// tokens that its memory holds from position 0 on.
 ///
@@ -90,6 +93,17 @@ impl SlotMemory {
         let positions = self.context.memory().positions(seq(slot)).ok()?;
         let first = positions.map_or(0, |held| *held.start() as usize);
         Some(if first == 0 { 0 } else { first + self.n_swa })
+    }
+
+    /// The fewest tokens that are worth a copy. In one buffer a copy is a note that two sequences
+    /// share them, and a state is small; but a buffer of a slot's own is copied as a whole,
+    /// however little of it is used.
+    pub(super) fn least_copied(&self) -> usize {
+        let model = self.context.model();
+        if self.kv_unified || model.is_recurrent() {
+            return 1;
+        }
+        (self.context.n_ctx_seq() as usize / 8).min(WORTH_COPYING)
     }
 
     /// Makes a slot hold the beginning that was found for it, and returns how much that is.

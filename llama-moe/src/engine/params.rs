@@ -69,8 +69,9 @@ impl EngineParams {
     /// who came first; but attention passes over the positions of all others too.
     ///
     /// With buffers of their own, each slot has an equal part of the positions, and a prompt
-    /// that begins as another one takes a copy of that one's buffer. That is faster with many
-    /// slots that are all busy.
+    /// that begins as another one takes a copy of that one's buffer, where both have 256 tokens
+    /// in common or an eighth of a slot's positions: the buffer is copied as a whole. That is
+    /// faster with many slots that are all busy.
     #[doc(alias = "--kv-unified")]
     pub fn with_kv_unified(mut self, yes: bool) -> Self {
         self.kept_apart = !yes;

@@ -61,7 +61,7 @@ impl Scheduler {
                 cut_from: cuts[slot],
             })
             .collect();
-        prefix::find(&candidates, prompt)
+        prefix::find(&candidates, prompt, self.memory.least_copied())
     }
 
     /// Whether the prompt fits beside the answers that are being generated. What is held of
