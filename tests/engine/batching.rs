@@ -7,7 +7,7 @@ use llama_moe::{FinishReason, Overflow};
 
 use crate::rig::{
     MODEL, WINDOWED, answer, begun, check_free, check_greedy, context, engine, greedy, load,
-    params, prompt, steady,
+    params, prompt, steady, wait_until,
 };
 use crate::support::layouts::Layout;
 use crate::support::others;
@@ -164,6 +164,28 @@ fn several_answers_wait_for_memory_too() {
         check_greedy(&MODEL, &prompt, &choice.tokens);
     }
     check_greedy(&MODEL, &prompt[..50], &answer(other).tokens);
+    check_free(&engine);
+}
+
+#[test]
+fn what_is_shared_with_a_free_slot_needs_room_too() {
+    let engine = Engine::new(&MODEL, tight()).unwrap();
+    let system = prompt(100, 1);
+    let with = |kind: usize| [&system[..], &prompt(31, kind)[1..]].concat();
+    answer(engine.submit(greedy(with(2), 8)).unwrap());
+    let request = Request::new(with(3)).with_greedy();
+    let mut running = engine
+        .submit(request.with_overflow(Overflow::Shift))
+        .unwrap();
+    begun(&mut running);
+    let stats = wait_until(&engine, |now| now.cached_tokens == 100);
+    // There are 256 positions. The one has 130 of them at least, and this needs 140.
+    let waiting = engine.submit(greedy(prompt(140, 4), 5)).unwrap();
+    let stats = wait_until(&engine, |now| now.steps > stats.steps + 5);
+    assert_eq!((stats.requests_running, stats.requests_queued), (1, 1));
+    drop(running);
+    assert_eq!(answer(waiting).tokens.len(), 5);
+    assert_eq!(engine.stats().preempted, 0);
     check_free(&engine);
 }
 

@@ -1,6 +1,7 @@
 //! The context, and which tokens its memory holds in which slot.
 
 use super::prefix::Place;
+use super::sharing::Sharing;
 use crate::context::{Batch, Context, ContextParams, Pos, SeqId};
 use crate::error::Result;
 use crate::model::{Model, Token};
@@ -18,6 +19,8 @@ pub(super) struct SlotMemory {
     /// To make another one.
     params: ContextParams,
     held: Vec<Vec<Token>>,
+    /// Nothing is shared between buffers.
+    sharing: Sharing,
     batch: Batch,
     n_swa: usize,
     /// A state cannot be taken back to an earlier token.
@@ -31,6 +34,7 @@ impl SlotMemory {
         let model = context.model();
         Self {
             held: vec![Vec::new(); context.n_seq_max() as usize],
+            sharing: Sharing::new(context.n_seq_max() as usize),
             batch: Batch::new(context.n_batch() as usize, context.n_seq_max()),
             n_swa: model.n_swa() as usize,
             is_state: model.is_recurrent() || model.is_hybrid(),
@@ -51,6 +55,7 @@ impl SlotMemory {
         self.context = model.context(self.params.clone())?;
         self.n_rebuilt += 1;
         self.held.iter_mut().for_each(Vec::clear);
+        self.sharing = Sharing::new(self.held.len());
         Ok(())
     }
 
@@ -75,6 +80,11 @@ impl SlotMemory {
     /// The tokens that the memory holds of a slot.
     pub(super) fn held(&self, slot: usize) -> &[Token] {
         &self.held[slot]
+    }
+
+    /// Positions from the first on that two different slots share.
+    pub(super) fn n_shared(&self, a: usize, b: usize) -> usize {
+        self.sharing.between(a, b)
     }
 
     /// Positions that hold something. Shared ones count for each slot.
@@ -133,6 +143,9 @@ impl SlotMemory {
             memory.copy(seq(source), seq(slot), ..pos(n_tokens))?;
         }
         self.held[slot] = self.held[source][..n_tokens].to_vec();
+        if self.kv_unified {
+            self.sharing.copy(source, slot, n_tokens);
+        }
         if !is_whole && !self.kv_unified && !self.remove_from(slot, n_tokens)? {
             self.clear(slot)?;
         }
@@ -165,6 +178,7 @@ impl SlotMemory {
     /// Empties a slot.
     pub(super) fn clear(&mut self, slot: usize) -> Result<()> {
         self.held[slot].clear();
+        self.sharing.cut(slot, 0);
         // A whole sequence can always be removed.
         self.context.memory().remove(Some(seq(slot)), ..)?;
         Ok(())
@@ -175,6 +189,7 @@ impl SlotMemory {
         let removed = memory.remove(Some(seq(slot)), pos(n_tokens)..)?;
         if removed {
             self.held[slot].truncate(n_tokens);
+            self.sharing.cut(slot, n_tokens);
         }
         Ok(removed)
     }

@@ -86,6 +86,7 @@ mod request;
 mod schedule;
 mod scheduler;
 mod shared;
+mod sharing;
 mod stats;
 mod stream;
 mod text;

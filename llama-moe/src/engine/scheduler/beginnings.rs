@@ -71,12 +71,41 @@ impl Scheduler {
         if self.is_idle() || !self.kv_unified {
             return true;
         }
-        let own = |(_, answer): (_, &Answer)| answer.tokens.len() - answer.n_shared;
-        let used: usize = self.running().map(own).sum();
-        let is_shared = place.source != place.slot;
-        let n_shared = if is_shared { place.n_tokens } else { 0 };
+        let shared = self.running().map(|(slot, _)| {
+            if slot == place.source {
+                place.n_tokens
+            } else {
+                let n_shared = self.memory.n_shared(place.source, slot);
+                n_shared.min(place.n_tokens)
+            }
+        });
+        let n_shared = shared.max().unwrap_or(0);
         let n_new = job.prompt.len() - n_shared + job.samplers.len();
-        used + n_new <= self.memory.n_ctx()
+        self.needed() + n_new <= self.memory.n_ctx()
+    }
+
+    /// Positions that the answers need, what is still to be computed of them included. Those
+    /// that several share count once; what is shared with a slot that is free is needed all the
+    /// same.
+    fn needed(&self) -> usize {
+        let mut earlier: Vec<usize> = Vec::new();
+        let mut needed = 0;
+        for (slot, answer) in self.running() {
+            let n_shared = match answer.state {
+                // It comes to share the prompt with the slot that computes it.
+                State::Follows { .. } => answer.n_prompt,
+                State::Runs | State::Parked => {
+                    let shared = earlier
+                        .iter()
+                        .map(|&other| self.memory.n_shared(slot, other));
+                    shared.max().unwrap_or(0)
+                }
+            };
+            // After tokens were left out, the memory can hold more than the answer has.
+            needed += answer.tokens.len().saturating_sub(n_shared);
+            earlier.push(slot);
+        }
+        needed
     }
 
     fn begin(&mut self, mut job: Job, place: Place, stats: &mut EngineStats) -> Result<()> {
@@ -100,12 +129,7 @@ impl Scheduler {
                 };
                 (free, State::Follows { slot })
             };
-            let mut answer = Answer::new(request, choice, sampler, &job, &self.vocab, state);
-            if choice > 0 {
-                answer.n_shared = answer.n_prompt;
-            } else if place.source != place.slot {
-                answer.n_shared = n_cached;
-            }
+            let answer = Answer::new(request, choice, sampler, &job, &self.vocab, state);
             self.answers[slot] = Some(answer);
             self.last_used[slot] = self.n_steps;
         }
