@@ -1,6 +1,7 @@
 //! Engines on tiny models, and what an answer is held against.
 
-use std::sync::LazyLock;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use llama_moe::engine::{Choice, Engine, EngineParams, EngineStats, Event, Request, Stream};
@@ -83,6 +84,42 @@ pub fn endless(kind: usize) -> Request {
     Request::new(prompt(10, kind))
         .with_greedy()
         .with_overflow(Overflow::Shift)
+}
+
+/// Holds the engine's thread until it is dropped.
+pub struct Gate {
+    reached: Receiver<()>,
+    _open: Sender<()>,
+}
+
+impl Gate {
+    /// A request for `n` tokens, and what holds the thread where it chooses the first of them.
+    pub fn new(n: u32) -> (Request, Self) {
+        let (reach, reached) = mpsc::channel();
+        let (open, opened) = mpsc::channel::<()>();
+        let ends = Mutex::new(Some((reach, opened)));
+        let request = greedy(prompt(4, 0), n).with_sampler(move |chain, _| {
+            let mut ends = ends.lock().unwrap().take();
+            let chain = chain.custom_fn("gate", move |_| {
+                if let Some((reach, opened)) = ends.take() {
+                    reach.send(()).unwrap();
+                    // Nothing is sent: it returns when the other end is dropped.
+                    assert!(opened.recv().is_err());
+                }
+            });
+            chain.greedy()
+        });
+        let gate = Self {
+            reached,
+            _open: open,
+        };
+        (request, gate)
+    }
+
+    /// Waits until the thread is there.
+    pub fn wait(&self) {
+        self.reached.recv_timeout(Duration::from_secs(60)).unwrap();
+    }
 }
 
 /// The only answer of a request.

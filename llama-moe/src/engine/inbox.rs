@@ -31,6 +31,8 @@ pub(super) struct Inbox {
 #[derive(Default)]
 struct State {
     jobs: VecDeque<Job>,
+    /// Slots that they find free, as the engine's thread has said last.
+    free_slots: usize,
     embeds: VecDeque<EmbedJob>,
     closing: Option<Closing>,
     /// Tasks that wait for room.
@@ -52,6 +54,20 @@ impl Inbox {
     /// is before the lock is taken, or after it is released.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Requests that have to wait for slots. Those before them will have one as soon as the
+    /// engine's thread looks.
+    fn n_waiting(&self) -> usize {
+        let mut free = self.free_slots;
+        let begins = self.jobs.iter().take_while(|job| {
+            let left = free.checked_sub(job.samplers.len());
+            free = left.unwrap_or(free);
+            left.is_some()
+        });
+        self.jobs.len() - begins.count()
     }
 }
 
@@ -102,7 +118,7 @@ impl Inbox {
         if state.closing.is_some() {
             return Err(EngineError::Stopped);
         }
-        if state.jobs.len() >= self.capacity {
+        if state.n_waiting() >= self.capacity {
             return Err(EngineError::QueueFull {
                 queue: self.capacity,
             });
@@ -181,16 +197,28 @@ impl Inbox {
         over
     }
 
-    /// Takes the request that has waited longest, if it can begin.
+    /// Takes the request that has waited longest, if it can begin. Its slots are not free any
+    /// more.
     pub(super) fn take_if(&self, can_begin: impl FnOnce(&Job) -> bool) -> Option<Job> {
         let mut state = self.lock();
         let first = state.jobs.front()?;
         if !can_begin(first) {
             return None;
         }
-        let job = state.jobs.pop_front();
+        let job = state.jobs.pop_front()?;
+        state.free_slots = state.free_slots.saturating_sub(job.samplers.len());
         self.wake_waiting(state);
-        job
+        Some(job)
+    }
+
+    /// Says how many slots the requests find free.
+    pub(super) fn set_free_slots(&self, n: usize) {
+        let mut state = self.lock();
+        let are_more = n > state.free_slots;
+        state.free_slots = n;
+        if are_more {
+            self.wake_waiting(state);
+        }
     }
 
     /// Takes the texts that have waited longest to be embedded.

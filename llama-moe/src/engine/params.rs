@@ -85,7 +85,8 @@ impl EngineParams {
         self
     }
 
-    /// Requests that may wait for slots, at least 1; 16 for each slot unless set.
+    /// Requests that may wait for slots, at least 1; 16 for each slot unless set. One that comes
+    /// while there is a slot for it does not wait, and does not count.
     pub fn with_queue(mut self, n: usize) -> Self {
         self.queue = Some(n);
         self

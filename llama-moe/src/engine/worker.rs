@@ -139,6 +139,7 @@ impl Worker {
     fn publish(&mut self) {
         if let Some(scheduler) = &self.scheduler {
             scheduler.count(&mut self.stats);
+            self.shared.inbox.set_free_slots(scheduler.open_slots());
         }
         self.shared.set_stats(&self.stats);
         if let Some(scheduler) = &mut self.scheduler {

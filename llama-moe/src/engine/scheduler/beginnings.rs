@@ -18,24 +18,22 @@ impl Scheduler {
         let shared = Arc::clone(&self.shared);
         loop {
             // Those who had to give up their place come first.
-            if self
-                .running()
-                .any(|(_, answer)| answer.state == State::Parked)
-            {
+            let is_parked = |(_, answer): (usize, &Answer)| answer.state == State::Parked;
+            let has_parked = self.running().any(is_parked);
+            self.is_short = has_parked;
+            if has_parked {
                 return Ok(());
             }
-            let n_free = self
-                .answers
-                .iter()
-                .filter(|answer| answer.is_none())
-                .count();
+            let n_free = self.n_free();
             let mut found = None;
             let job = shared.inbox.take_if(|job| {
                 if job.samplers.len() > n_free {
                     return false;
                 }
                 found = self.find(&job.prompt);
-                found.is_some_and(|place| self.has_room_for(job, place))
+                let has_room = found.is_some_and(|place| self.has_room_for(job, place));
+                self.is_short = !has_room;
+                has_room
             });
             let (Some(job), Some(place)) = (job, found) else {
                 return Ok(());
