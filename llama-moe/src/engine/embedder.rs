@@ -10,6 +10,10 @@ use crate::model::{Model, Token};
 /// Texts that are computed at once, at most.
 const MAX_TEXTS: u32 = 16;
 
+/// Tokens that a text can have in a context at all. Sizes are counted in 32 bits with a sign, and
+/// this one is rounded up to a multiple of the texts.
+pub(super) const MAX_TOKENS: u32 = i32::MAX as u32 / MAX_TEXTS * MAX_TEXTS;
+
 /// Tokens of texts beside answers, unless it is said how many of prompts there may be.
 const TOKENS_BESIDE: usize = 512;
 

@@ -1,5 +1,6 @@
 //! How an engine works.
 
+use super::embedder;
 use super::error::EngineError;
 use crate::chat::ChatTemplate;
 use crate::context::{ContextParams, PoolingType};
@@ -158,6 +159,15 @@ impl EngineParams {
             0 => u32::MAX,
             trained => trained,
         };
+        let embed_tokens = self.embed_tokens.unwrap_or(DEFAULT_EMBED_TOKENS);
+        let embed_tokens = embed_tokens.min(trained);
+        if embed_tokens > embedder::MAX_TOKENS {
+            return Err(Error::Parameter {
+                parameter: "with_embed_tokens",
+                value: embed_tokens.to_string(),
+                reason: format!("it is at most {}", embedder::MAX_TOKENS),
+            });
+        }
         let context = self.context.clone().unwrap_or_else(|| {
             let per_slot = DEFAULT_N_CTX_PER_SLOT.min(trained);
             ContextParams::default().with_n_ctx(per_slot.saturating_mul(slots))
@@ -175,10 +185,7 @@ impl EngineParams {
             prefix_cache: !self.no_prefix_cache,
             kv_unified: !self.kept_apart,
             pooling: self.pooling,
-            embed_tokens: self
-                .embed_tokens
-                .unwrap_or(DEFAULT_EMBED_TOKENS)
-                .min(trained),
+            embed_tokens,
         })
     }
 }
