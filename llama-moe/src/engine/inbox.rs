@@ -34,6 +34,8 @@ struct State {
     /// Slots that they find free, as the engine's thread has said last.
     free_slots: usize,
     embeds: VecDeque<EmbedJob>,
+    /// Requests to embed that can take turns with those that do, said by that thread too.
+    free_turns: usize,
     closing: Option<Closing>,
     /// Tasks that wait for room.
     waiting: Vec<Waker>,
@@ -134,7 +136,7 @@ impl Inbox {
         if state.closing.is_some() {
             return Err(EngineError::Stopped);
         }
-        if state.embeds.len() >= self.capacity {
+        if state.embeds.len().saturating_sub(state.free_turns) >= self.capacity {
             return Err(EngineError::QueueFull {
                 queue: self.capacity,
             });
@@ -152,9 +154,10 @@ impl Inbox {
         self.wake_waiting(state);
     }
 
-    /// Requests that wait.
+    /// Requests that are here.
     pub(super) fn len(&self) -> usize {
-        self.lock().jobs.len()
+        let state = self.lock();
+        state.jobs.len() + state.embeds.len()
     }
 
     /// Wakes everybody who waits for room, with the lock released.
@@ -184,17 +187,16 @@ impl Inbox {
     }
 
     /// Takes out the requests that are not to be begun any more: cancelled, or too late.
-    pub(super) fn sweep(&self, now: Instant) -> VecDeque<Job> {
+    pub(super) fn sweep(&self, now: Instant) -> (VecDeque<Job>, VecDeque<EmbedJob>) {
         let mut state = self.lock();
-        let over = |job: &Job| job.is_cancelled() || job.is_late(now);
-        if !state.jobs.iter().any(over) {
-            return VecDeque::new();
+        let jobs = take_out(&mut state.jobs, |job| {
+            job.is_cancelled() || job.is_late(now)
+        });
+        let embeds = take_out(&mut state.embeds, |job| job.is_over(now));
+        if !jobs.is_empty() {
+            self.wake_waiting(state);
         }
-        let jobs = std::mem::take(&mut state.jobs);
-        let (over, rest): (VecDeque<_>, _) = jobs.into_iter().partition(over);
-        state.jobs = rest;
-        self.wake_waiting(state);
-        over
+        (jobs, embeds)
     }
 
     /// Takes the request that has waited longest, if it can begin. Its slots are not free any
@@ -211,11 +213,12 @@ impl Inbox {
         Some(job)
     }
 
-    /// Says how many slots the requests find free.
-    pub(super) fn set_free_slots(&self, n: usize) {
+    /// Says how many slots the requests find free, and how many of those to embed can begin.
+    pub(super) fn set_free(&self, slots: usize, turns: usize) {
         let mut state = self.lock();
-        let are_more = n > state.free_slots;
-        state.free_slots = n;
+        let are_more = slots > state.free_slots;
+        state.free_slots = slots;
+        state.free_turns = turns;
         if are_more {
             self.wake_waiting(state);
         }
@@ -223,7 +226,10 @@ impl Inbox {
 
     /// Takes the texts that have waited longest to be embedded.
     pub(super) fn take_embed(&self) -> Option<EmbedJob> {
-        self.lock().embeds.pop_front()
+        let mut state = self.lock();
+        let job = state.embeds.pop_front()?;
+        state.free_turns = state.free_turns.saturating_sub(1);
+        Some(job)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -240,4 +246,14 @@ impl Inbox {
         self.wake_waiting(state);
         drop((jobs, embeds));
     }
+}
+
+/// Takes out of a queue what is over.
+fn take_out<T>(queue: &mut VecDeque<T>, is_over: impl Fn(&T) -> bool) -> VecDeque<T> {
+    if !queue.iter().any(&is_over) {
+        return VecDeque::new();
+    }
+    let (over, rest) = std::mem::take(queue).into_iter().partition(is_over);
+    *queue = rest;
+    over
 }

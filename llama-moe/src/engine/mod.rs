@@ -93,7 +93,7 @@ mod text;
 mod worker;
 
 pub use completion::{Choice, Completion};
-pub use embeddings::Embeddings;
+pub use embeddings::{EmbedRequest, Embeddings};
 pub use error::EngineError;
 pub use event::{Event, Timings, TokenLogprob, TokenLogprobs, Usage};
 pub use handle::Engine;

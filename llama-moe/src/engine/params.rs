@@ -87,7 +87,8 @@ impl EngineParams {
     }
 
     /// Requests that may wait for slots, at least 1; 16 for each slot unless set. One that comes
-    /// while there is a slot for it does not wait, and does not count.
+    /// while there is a slot for it does not wait, and does not count. As many requests to
+    /// embed may wait besides.
     pub fn with_queue(mut self, n: usize) -> Self {
         self.queue = Some(n);
         self

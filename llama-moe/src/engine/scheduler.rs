@@ -73,6 +73,11 @@ impl Scheduler {
         self.replies.is_empty()
     }
 
+    /// Requests that are being answered.
+    pub(super) fn n_running(&self) -> usize {
+        self.replies.len()
+    }
+
     /// Slots that the requests that come next can have.
     pub(super) fn open_slots(&self) -> usize {
         if self.is_short { 0 } else { self.n_free() }
@@ -84,7 +89,6 @@ impl Scheduler {
 
     /// What there is now.
     pub(super) fn count(&self, stats: &mut EngineStats) {
-        stats.requests_running = self.replies.len();
         stats.slots_busy = self.answers.iter().flatten().count();
         stats.n_ctx = self.memory.n_ctx();
         stats.kv_used = self.memory.used();
