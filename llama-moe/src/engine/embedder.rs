@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::error::EngineError;
-use super::job::EmbedJob;
+use super::job::{EmbedJob, Embedded};
 use super::params::Settings;
 use super::stats::EngineStats;
 use crate::context::{Batch, Context, ContextParams, MemoryError, PoolingType};
@@ -40,13 +40,13 @@ pub(super) struct Embedder {
     running: VecDeque<Running>,
     /// Requests that are over, and their results: who waits for them finds the numbers of
     /// [`EngineStats`] up to date.
-    over: Vec<(EmbedJob, Result<Vec<Vec<f32>>>)>,
+    over: Vec<(EmbedJob, Result<Embedded>)>,
 }
 
 /// Texts that are being embedded.
 struct Running {
     job: EmbedJob,
-    done: Vec<Vec<f32>>,
+    done: Embedded,
 }
 
 impl Embedder {
@@ -175,7 +175,7 @@ impl Embedder {
         }
     }
 
-    fn embed(&mut self, texts: &[Vec<Token>]) -> Result<Vec<Vec<f32>>> {
+    fn embed(&mut self, texts: &[Vec<Token>]) -> Result<Embedded> {
         if texts.is_empty() {
             return Ok(Vec::new());
         }
@@ -203,7 +203,7 @@ fn first_texts(texts: &[Vec<Token>], max_texts: usize, room: usize) -> &[Vec<Tok
     &texts[..n]
 }
 
-fn compute(context: &mut Context, texts: &[Vec<Token>]) -> Result<Vec<Vec<f32>>> {
+fn compute(context: &mut Context, texts: &[Vec<Token>]) -> Result<Embedded> {
     match context.memory().clear() {
         // A model that only encodes keeps nothing from text to text.
         Ok(()) | Err(Error::Memory(MemoryError::None)) => {}

@@ -31,11 +31,14 @@ pub(super) struct Job {
     pub(super) events: Sender<Result<Event>>,
 }
 
+/// An embedding of each text.
+pub(super) type Embedded = Vec<Vec<f32>>;
+
 /// Texts to embed that have been accepted.
 pub(super) struct EmbedJob {
     pub(super) texts: Vec<Vec<Token>>,
     pub(super) deadline: Option<Instant>,
-    pub(super) result: Sender<Result<Vec<Vec<f32>>>>,
+    pub(super) result: Sender<Result<Embedded>>,
 }
 
 impl Job {
@@ -91,7 +94,7 @@ pub(super) fn accept(request: Request, shared: &Shared) -> Result<(Job, Receiver
 pub(super) fn accept_embed(
     request: EmbedRequest,
     shared: &Shared,
-) -> Result<(EmbedJob, Receiver<Result<Vec<Vec<f32>>>>)> {
+) -> Result<(EmbedJob, Receiver<Result<Embedded>>)> {
     let submitted = Instant::now();
     let limit = shared.embed_tokens;
     for (index, text) in request.texts.iter().enumerate() {
