@@ -1,13 +1,14 @@
 //! Many requests at a time.
 
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use llama_moe::engine::{Engine, EngineParams, Request, Stream};
 use llama_moe::{FinishReason, Overflow};
 
 use crate::rig::{
-    MODEL, WINDOWED, answer, begun, check_free, check_greedy, context, engine, greedy, load,
-    params, prompt, steady,
+    Gate, MODEL, WINDOWED, answer, begun, check_free, check_greedy, context, endless, engine,
+    greedy, load, params, prompt, steady, wait_until,
 };
 use crate::support::layouts::Layout;
 use crate::support::others;
@@ -102,33 +103,44 @@ fn answers_go_on_beside_a_long_prompt() {
 #[test]
 fn a_short_prompt_does_not_wait_for_a_long_one() {
     let engine = Engine::new(&MODEL, params(3).with_prefill_chunk(16)).unwrap();
-    let mut going_on = engine.submit(greedy(prompt(4, 0), 500)).unwrap();
-    begun(&mut going_on);
+    let (request, gate) = Gate::new(100);
+    let going_on = engine.submit(request).unwrap();
+    gate.wait();
     let long = engine.submit(greedy(prompt(400, 1), 1)).unwrap();
     let short = engine.submit(greedy(prompt(30, 2), 1)).unwrap();
-    short.wait().unwrap();
-    let (done, running) = (
-        engine.stats().requests_done,
-        engine.stats().requests_running,
-    );
-    assert!(
-        done <= 1 && running >= 1,
-        "the long prompt was not computed before"
-    );
-    long.wait().unwrap();
+    drop(gate);
+    // They begin in one step, the long one first. Of 16 tokens a step each has 8, so the short one
+    // has its first token after 4 steps, and the long one after 27.
+    let [long, short] = [long, short].map(|stream| stream.wait().unwrap().timings.prefill);
+    assert!(short < long, "{short:?} and {long:?}");
+    answer(going_on);
 }
 
 #[test]
 fn the_first_to_come_is_the_first_to_begin() {
     let engine = engine(1);
+    let mut running = engine.submit(endless(9)).unwrap();
+    begun(&mut running);
+    let order = Arc::new(Mutex::new(Vec::new()));
     let streams: Vec<Stream> = (0..5)
-        .map(|kind| engine.submit(greedy(prompt(10, kind), 3)).unwrap())
+        .map(|kind| {
+            let order = Arc::clone(&order);
+            let request = greedy(prompt(10, kind), 3).with_sampler(move |chain, _| {
+                let order = Arc::clone(&order);
+                let chain = chain.custom_fn("order", move |_| order.lock().unwrap().push(kind));
+                chain.greedy()
+            });
+            engine.submit(request).unwrap()
+        })
         .collect();
-    let mut queued = Vec::new();
+    assert_eq!(engine.stats().requests_queued, 5);
+    drop(running);
     for stream in streams {
-        queued.push(stream.wait().unwrap().timings.queued);
+        assert_eq!(answer(stream).tokens.len(), 3);
     }
-    assert!(queued.is_sorted(), "{queued:?}");
+    let mut order = order.lock().unwrap().clone();
+    order.dedup();
+    assert_eq!(order, [0, 1, 2, 3, 4]);
 }
 
 /// So little memory that not all can be generated at a time.
@@ -164,6 +176,28 @@ fn several_answers_wait_for_memory_too() {
         check_greedy(&MODEL, &prompt, &choice.tokens);
     }
     check_greedy(&MODEL, &prompt[..50], &answer(other).tokens);
+    check_free(&engine);
+}
+
+#[test]
+fn what_is_shared_with_a_free_slot_needs_room_too() {
+    let engine = Engine::new(&MODEL, tight()).unwrap();
+    let system = prompt(100, 1);
+    let with = |kind: usize| [&system[..], &prompt(31, kind)[1..]].concat();
+    answer(engine.submit(greedy(with(2), 8)).unwrap());
+    let request = Request::new(with(3)).with_greedy();
+    let mut running = engine
+        .submit(request.with_overflow(Overflow::Shift))
+        .unwrap();
+    begun(&mut running);
+    let stats = wait_until(&engine, |now| now.cached_tokens == 100);
+    // There are 256 positions. The one has 130 of them at least, and this needs 140.
+    let waiting = engine.submit(greedy(prompt(140, 4), 5)).unwrap();
+    let stats = wait_until(&engine, |now| now.steps > stats.steps + 5);
+    assert_eq!((stats.requests_running, stats.requests_queued), (1, 1));
+    drop(running);
+    assert_eq!(answer(waiting).tokens.len(), 5);
+    assert_eq!(engine.stats().preempted, 0);
     check_free(&engine);
 }
 

@@ -1,9 +1,14 @@
 //! Embeddings beside answers.
 
-use llama_moe::engine::{Engine, EngineError};
+use std::time::Duration;
+
+use llama_moe::engine::{EmbedRequest, Engine, EngineError};
 use llama_moe::{Error, Model, PoolingType, Token};
 
-use crate::rig::{BOUND, MODEL, begun, check_free, context, engine, greedy, load, params, prompt};
+use crate::rig::{
+    BOUND, Gate, MODEL, answer, begun, check_free, context, engine, greedy, load, params, prompt,
+    wait_until,
+};
 use crate::support::decode::{batch, distance};
 use crate::support::layouts::N_EMBD;
 use crate::support::others;
@@ -130,6 +135,67 @@ fn embeddings_are_cancelled() {
     drop(engine.embed(vec![prompt(60, 2); 1000]).unwrap());
     let embeddings = engine.embed(texts()).unwrap().wait().unwrap();
     assert_eq!(embeddings.len(), 3);
-    assert!(engine.stats().embedded_texts < 1000);
+    let stats = engine.stats();
+    assert!(stats.embedded_texts < 1000, "{stats:?}");
+    assert_eq!((stats.requests_cancelled, stats.requests_done), (1, 1));
+    check_free(&engine);
+}
+
+#[test]
+fn few_texts_do_not_wait_for_many() {
+    let engine = engine(1);
+    let many = engine.embed(vec![prompt(60, 2); 1000]).unwrap();
+    let few = engine.embed(texts()).unwrap().wait().unwrap();
+    assert_eq!(few.len(), 3);
+    let stats = engine.stats();
+    assert!(stats.embedded_texts < 1000, "{stats:?}");
+    assert_eq!((stats.requests_done, stats.requests_running), (1, 1));
+    drop(many);
+    wait_until(&engine, |stats| stats.requests_cancelled == 1);
+    check_free(&engine);
+}
+
+#[test]
+fn requests_to_embed_wait_are_counted_and_can_be_cancelled() {
+    let engine = Engine::new(&MODEL, params(1).with_queue(3)).unwrap();
+    let (request, gate) = Gate::new(1);
+    let held = engine.submit(request).unwrap();
+    gate.wait();
+    let (waiting, refused): (Vec<_>, Vec<_>) = (0..30)
+        .map(|_| engine.embed(texts()))
+        .partition(|embeddings| embeddings.is_ok());
+    // 16 have a turn as soon as the thread goes on.
+    assert_eq!((waiting.len(), refused.len()), (16 + 3, 11));
+    for error in refused.into_iter().filter_map(Result::err) {
+        let full = matches!(error, Error::Engine(EngineError::QueueFull { queue: 3 }));
+        assert!(full, "{error}");
+    }
+    let stats = engine.stats();
+    assert_eq!((stats.requests_queued, stats.requests_refused), (19, 11));
+    drop(waiting);
+    drop(gate);
+    let stats = wait_until(&engine, |stats| stats.requests_cancelled == 19);
+    assert_eq!((stats.requests_queued, stats.embedded_texts), (0, 0));
+    assert_eq!(answer(held).tokens.len(), 1);
+    check_free(&engine);
+}
+
+#[test]
+fn embeddings_have_a_deadline() {
+    let engine = engine(1);
+    let texts = vec![prompt(60, 2); 1000];
+    for after in [Duration::ZERO, Duration::from_millis(100)] {
+        let request = EmbedRequest::new(texts.clone()).with_deadline(after);
+        let error = engine.embed(request).unwrap().wait().unwrap_err();
+        assert!(
+            matches!(error, Error::Engine(EngineError::Deadline)),
+            "{error}"
+        );
+    }
+    let stats = engine.stats();
+    assert!(stats.embedded_texts < 1000, "{stats:?}");
+    assert_eq!((stats.requests_failed, stats.requests_running), (2, 0));
+    let request = EmbedRequest::new(vec![prompt(5, 1)]).with_deadline(Duration::MAX);
+    assert_eq!(engine.embed(request).unwrap().wait().unwrap().len(), 1);
     check_free(&engine);
 }

@@ -9,8 +9,8 @@ use llama_moe::engine::{Engine, EngineError, Event, Request, Stream};
 use llama_moe::{Error, FinishReason};
 
 use crate::rig::{
-    MODEL, answer, begun, check_free, check_greedy, endless, engine, greedy, params, prompt,
-    wait_until,
+    Gate, MODEL, answer, begun, check_free, check_greedy, context, endless, engine, greedy, params,
+    prompt, wait_until,
 };
 
 fn is_stopped<T>(result: Result<T, Error>) -> bool {
@@ -93,6 +93,48 @@ fn a_full_queue_refuses_or_makes_wait() {
         answer(waiting);
         patient.join().unwrap();
     });
+    check_free(&engine);
+}
+
+#[test]
+fn who_finds_a_free_slot_does_not_wait() {
+    let engine = Engine::new(&MODEL, params(5).with_queue(1)).unwrap();
+    let (request, gate) = Gate::new(3);
+    let mut streams = vec![engine.submit(request).unwrap()];
+    gate.wait();
+    // Until the thread goes on, it does not look at those that come.
+    for kind in 1..=5 {
+        streams.push(engine.submit(greedy(prompt(10, kind), 3)).unwrap());
+    }
+    let error = engine.submit(greedy(prompt(10, 6), 3)).unwrap_err();
+    assert!(
+        matches!(error, Error::Engine(EngineError::QueueFull { queue: 1 })),
+        "{error}"
+    );
+    drop(gate);
+    for stream in streams {
+        assert_eq!(answer(stream).tokens.len(), 3);
+    }
+    check_free(&engine);
+}
+
+#[test]
+fn slots_are_not_free_for_whom_there_is_no_memory() {
+    let params = params(3).with_context(context(256)).with_queue(1);
+    let engine = Engine::new(&MODEL, params).unwrap();
+    let mut running = engine.submit(endless(1)).unwrap();
+    begun(&mut running);
+    let waiting = engine.submit(greedy(prompt(250, 2), 3)).unwrap();
+    // Two slots are free, but the one who waits comes first.
+    let steps = engine.stats().steps;
+    wait_until(&engine, |stats| stats.steps > steps + 3);
+    let error = engine.submit(greedy(prompt(10, 3), 3)).unwrap_err();
+    assert!(
+        matches!(error, Error::Engine(EngineError::QueueFull { .. })),
+        "{error}"
+    );
+    drop(running);
+    assert_eq!(answer(waiting).tokens.len(), 3);
     check_free(&engine);
 }
 

@@ -1,14 +1,23 @@
 //! Samplers that panic and computations that fail.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::Duration;
 
 use llama_moe::engine::{Engine, EngineError, Request};
-use llama_moe::{Candidates, CustomSampler, Error, EvalCallback, EvalTensor, SamplerError, Token};
+use llama_moe::{
+    Candidates, ContextParams, CustomSampler, Error, EvalCallback, EvalTensor, Model, SamplerError,
+    Token,
+};
 
 use crate::rig::{
-    MODEL, answer, begun, check_free, check_greedy, context, engine, greedy, params, prompt,
+    MODEL, QUANTISED_BOUND, answer, begun, check_free, check_greedy, context, endless, engine,
+    greedy, load, params, prompt, steady_file,
 };
+use crate::support::decode::{distance, n_vocab};
+use crate::support::gguf::Value;
+use crate::support::layouts::Layout;
 
 /// Panics where it is told to.
 struct Panics(&'static str);
@@ -87,6 +96,48 @@ fn one_of_several_answers_that_panics_ends_all() {
     check_free(&engine);
 }
 
+/// Asks the engine for its numbers when it is dropped.
+struct Asks(Engine);
+
+impl CustomSampler for Asks {
+    fn name(&self) -> &str {
+        "asks"
+    }
+
+    fn apply(&mut self, _: &mut Candidates) {}
+}
+
+impl Drop for Asks {
+    fn drop(&mut self) {
+        let _ = self.0.stats();
+    }
+}
+
+#[test]
+fn a_sampler_that_is_refused_can_ask_the_engine() {
+    let engine = Engine::new(&MODEL, params(1).with_queue(1)).unwrap();
+    let mut running = engine.submit(endless(1)).unwrap();
+    begun(&mut running);
+    let waiting = engine.submit(greedy(prompt(10, 2), 3)).unwrap();
+    let (done, is_done) = mpsc::channel();
+    let asked = engine.clone();
+    // On a thread of its own, which nobody waits for if it never comes back.
+    thread::spawn(move || {
+        let sampler = asked.clone();
+        let request = Request::new(prompt(10, 3))
+            .with_sampler(move |chain, _| chain.custom(Asks(sampler.clone())).greedy());
+        done.send(asked.submit(request).err()).unwrap();
+    });
+    let error = is_done.recv_timeout(Duration::from_secs(10)).unwrap();
+    assert!(
+        matches!(error, Some(Error::Engine(EngineError::QueueFull { .. }))),
+        "{error:?}"
+    );
+    drop(running);
+    assert_eq!(answer(waiting).tokens.len(), 3);
+    check_free(&engine);
+}
+
 #[test]
 fn a_closure_that_panics_is_an_error_of_submit() {
     let engine = engine(1);
@@ -107,15 +158,17 @@ fn a_sampler_that_leaves_nothing_ends_its_request() {
     check_free(&engine);
 }
 
-/// Fails the computations whose number it is given, by panicking.
+/// Fails the computations whose number it is given, by panicking. They are counted at a
+/// tensor that each micro-batch has once.
 struct Fails {
+    tensor: &'static str,
     n: usize,
     fails: fn(usize) -> bool,
 }
 
 impl EvalCallback for Fails {
     fn wants(&mut self, tensor: &EvalTensor<'_>) -> bool {
-        tensor.name == "result_output"
+        tensor.name == self.tensor
     }
 
     fn data(&mut self, _: &EvalTensor<'_>, _: &[u8]) {
@@ -126,7 +179,11 @@ impl EvalCallback for Fails {
 }
 
 fn failing(fails: fn(usize) -> bool) -> Engine {
-    let callback = Fails { n: 0, fails };
+    let callback = Fails {
+        tensor: "result_output",
+        n: 0,
+        fails,
+    };
     let params = params(3).with_context(context(1024).with_eval_callback(callback));
     Engine::new(&MODEL, params).unwrap()
 }
@@ -145,6 +202,53 @@ fn a_computation_that_fails_once_is_done_again() {
         check_greedy(&MODEL, prompt, &answer.tokens);
     }
     check_free(&engine);
+}
+
+/// A window that all of the first batch is in, and most of which the second one pushes out of
+/// the memory: that has 256 positions, the window's and a micro-batch's.
+const WINDOW: u32 = 224;
+const N_UBATCH: u32 = 32;
+const N_BATCH: u32 = 200;
+
+fn windowed() -> Model {
+    let mut file = steady_file(Layout::GptOss);
+    file.arch("attention.sliding_window", Value::U32(WINDOW));
+    load(&mut file)
+}
+
+/// How likely each token of the vocabulary is after a prompt, and the first tokens of the
+/// answer.
+fn likelihoods(model: &Model, context: ContextParams, prompt: &[Token]) -> (Vec<f32>, Vec<Token>) {
+    let context = context.with_n_batch(N_BATCH).with_n_ubatch(N_UBATCH);
+    let engine = Engine::new(model, params(1).with_context(context)).unwrap();
+    let request = greedy(prompt.to_vec(), 16).with_logprobs(n_vocab());
+    let answer = answer(engine.submit(request).unwrap());
+    let mut top = answer.logprobs[0].top.clone();
+    top.sort_by_key(|token| token.token);
+    (
+        top.iter().map(|token| token.logprob).collect(),
+        answer.tokens,
+    )
+}
+
+#[test]
+fn a_window_that_a_failed_batch_pushed_out_is_computed_again() {
+    let model = windowed();
+    let prompt = prompt(2 * N_BATCH as usize, 1);
+    let (undisturbed, _) = likelihoods(&model, context(1024), &prompt);
+    // The first batch has 7 micro-batches. Whichever of the second fails, the others are in the
+    // memory.
+    let callback = Fails {
+        tensor: "ffn_moe_topk-0",
+        n: 0,
+        fails: |n| n == 10,
+    };
+    let context = context(1024).with_eval_callback(callback);
+    let (after_failure, tokens) = likelihoods(&model, context, &prompt);
+    assert_eq!(undisturbed.len(), n_vocab());
+    let distance = distance(&undisturbed, &after_failure);
+    assert!(distance < QUANTISED_BOUND, "{distance}");
+    check_greedy(&model, &prompt, &tokens);
 }
 
 #[test]

@@ -77,6 +77,21 @@ fn buffers_of_their_own_are_copied() {
 }
 
 #[test]
+fn a_buffer_is_not_copied_for_a_few_tokens() {
+    let params = params(2).with_kv_unified(false);
+    let engine = Engine::new(&MODEL, params).unwrap();
+    // A slot has 512 positions, and 64 of them are the fewest that are copied.
+    let system = prompt(100, 1);
+    let with = |n: usize, kind: usize| [&system[..n], &prompt(150, kind)[1..]].concat();
+    assert_eq!(cached(&engine, &with(100, 2)), 0);
+    assert_eq!(cached(&engine, &with(60, 3)), 0);
+    // Now both slots hold something, and the first is the one that gives way. What it holds
+    // itself takes no copy.
+    assert_eq!(cached(&engine, &with(50, 4)), 50);
+    assert_eq!(cached(&engine, &with(1, 5)), 1);
+}
+
+#[test]
 fn a_beginning_is_taken_from_an_answer_that_goes_on() {
     let engine = engine(2);
     let system = prompt(100, 1);

@@ -6,7 +6,11 @@ use llama_moe::{
     VocabError,
 };
 
-use crate::rig::{MODEL, WINDOWED, check_free, context, engine, greedy, load, params, prompt};
+use crate::rig::{
+    MODEL, WINDOWED, check_free, context, engine, greedy, load, params, prompt, steady_file,
+};
+use crate::support::gguf::Value;
+use crate::support::layouts::Layout;
 use crate::support::others;
 
 fn refused(engine: &Engine, request: Request) -> Error {
@@ -131,6 +135,15 @@ fn engines_that_cannot_be_are_refused() {
             "{error}"
         );
     }
+    // Where the model does not say how many tokens it was trained with, there is another limit.
+    let mut file = steady_file(Layout::Qwen3Moe);
+    file.arch("context_length", Value::U32(u32::MAX));
+    let unlimited = load(&mut file);
+    let error = Engine::new(&unlimited, params(1).with_embed_tokens(u32::MAX)).unwrap_err();
+    assert!(
+        matches!(&error, Error::Parameter { parameter: "with_embed_tokens", value, .. } if *value == u32::MAX.to_string()),
+        "{error}"
+    );
     let both = load(&mut others::encoder_decoder());
     let error = Engine::new(&both, EngineParams::default()).unwrap_err();
     assert_eq!(of_engine(error), EngineError::EncoderDecoder);

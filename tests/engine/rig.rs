@@ -1,6 +1,7 @@
 //! Engines on tiny models, and what an answer is held against.
 
-use std::sync::LazyLock;
+use std::sync::mpsc::{self, Receiver, Sender};
+use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use llama_moe::engine::{Choice, Engine, EngineParams, EngineStats, Event, Request, Stream};
@@ -17,7 +18,7 @@ pub const BOUND: f32 = 0.05;
 
 /// The same for experts that are stored in 4 or 8 bits: what they are multiplied by is rounded
 /// to 8 bits.
-const QUANTISED_BOUND: f32 = 0.3;
+pub const QUANTISED_BOUND: f32 = 0.3;
 
 /// A model with a chat template, [`steady`].
 pub static MODEL: LazyLock<Model> = LazyLock::new(|| {
@@ -35,7 +36,8 @@ pub fn steady(layout: Layout) -> Model {
     load(&mut steady_file(layout))
 }
 
-fn steady_file(layout: Layout) -> GgufWriter {
+/// The file of [`steady`], to be changed.
+pub fn steady_file(layout: Layout) -> GgufWriter {
     let mut file = layout.writer();
     file.arch("expert_used_count", Value::U32(N_EXPERT as u32));
     file
@@ -82,6 +84,42 @@ pub fn endless(kind: usize) -> Request {
     Request::new(prompt(10, kind))
         .with_greedy()
         .with_overflow(Overflow::Shift)
+}
+
+/// Holds the engine's thread until it is dropped.
+pub struct Gate {
+    reached: Receiver<()>,
+    _open: Sender<()>,
+}
+
+impl Gate {
+    /// A request for `n` tokens, and what holds the thread where it chooses the first of them.
+    pub fn new(n: u32) -> (Request, Self) {
+        let (reach, reached) = mpsc::channel();
+        let (open, opened) = mpsc::channel::<()>();
+        let ends = Mutex::new(Some((reach, opened)));
+        let request = greedy(prompt(4, 0), n).with_sampler(move |chain, _| {
+            let mut ends = ends.lock().unwrap().take();
+            let chain = chain.custom_fn("gate", move |_| {
+                if let Some((reach, opened)) = ends.take() {
+                    reach.send(()).unwrap();
+                    // Nothing is sent: it returns when the other end is dropped.
+                    assert!(opened.recv().is_err());
+                }
+            });
+            chain.greedy()
+        });
+        let gate = Self {
+            reached,
+            _open: open,
+        };
+        (request, gate)
+    }
+
+    /// Waits until the thread is there.
+    pub fn wait(&self) {
+        self.reached.recv_timeout(Duration::from_secs(60)).unwrap();
+    }
 }
 
 /// The only answer of a request.

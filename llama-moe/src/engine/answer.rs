@@ -26,8 +26,6 @@ pub(super) struct Answer {
     pub(super) is_suspect: bool,
     /// It was alone and found no room: its memory was emptied.
     pub(super) is_restarted: bool,
-    /// Positions of its memory that it shares with another slot.
-    pub(super) n_shared: usize,
     /// The likeliest tokens that are told of, if any.
     pub(super) n_top: Option<usize>,
     pub(super) sampler: Guarded,
@@ -71,7 +69,6 @@ impl Answer {
             state,
             is_suspect: false,
             is_restarted: false,
-            n_shared: 0,
             n_top: job.logprobs,
             sampler,
             n_generated: 0,

@@ -46,7 +46,8 @@ pub(super) fn channel<T>() -> (Sender<T>, Receiver<T>) {
 }
 
 impl<T> Shared<T> {
-    /// No code of others runs under the lock, so a panic leaves nothing half done.
+    /// No code of others runs under the lock, so a panic leaves nothing half done. Wakers are
+    /// code of others where they are cloned or dropped.
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -123,14 +124,14 @@ impl<T> Receiver<T> {
 
     /// The next item, if it is there.
     pub(super) fn poll_recv(&self, context: &mut Context<'_>) -> Poll<Option<T>> {
+        let waker = context.waker().clone();
         let mut state = self.0.lock();
         if let Some(next) = state.next() {
             return Poll::Ready(next);
         }
-        match &mut state.waker {
-            Some(waker) => waker.clone_from(context.waker()),
-            none => *none = Some(context.waker().clone()),
-        }
+        let earlier = state.waker.replace(waker);
+        drop(state);
+        drop(earlier);
         Poll::Pending
     }
 }
@@ -148,12 +149,13 @@ impl<T> Drop for Receiver<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, mpsc};
     use std::task::{Context, Poll, Wake, Waker};
     use std::thread;
+    use std::time::Duration;
 
-    use super::channel;
+    use super::{Sender, channel};
 
     #[derive(Default)]
     struct Woken(AtomicUsize);
@@ -192,6 +194,36 @@ mod tests {
         drop(sender);
         assert_eq!(woken.0.load(Ordering::SeqCst), 2);
         assert_eq!(receiver.poll_recv(&mut context), Poll::Ready(None));
+    }
+
+    /// A waker that comes back to the channel when it is dropped.
+    struct Holds {
+        _sender: Sender<i32>,
+    }
+
+    impl Wake for Holds {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    #[test]
+    fn a_waker_is_dropped_without_the_lock() {
+        let (done, is_done) = mpsc::channel();
+        thread::spawn(move || {
+            let (sender, receiver) = channel();
+            let first = Waker::from(Arc::new(Holds { _sender: sender }));
+            let polled = receiver.poll_recv(&mut Context::from_waker(&first));
+            assert_eq!(polled, Poll::Pending);
+            drop(first);
+            // The other task's waker replaces it.
+            let woken = Arc::new(Woken::default());
+            let second = Waker::from(Arc::clone(&woken));
+            let mut context = Context::from_waker(&second);
+            assert_eq!(receiver.poll_recv(&mut context), Poll::Pending);
+            assert_eq!(woken.0.load(Ordering::SeqCst), 1);
+            assert_eq!(receiver.poll_recv(&mut context), Poll::Ready(None));
+            done.send(()).unwrap();
+        });
+        is_done.recv_timeout(Duration::from_secs(10)).unwrap();
     }
 
     #[test]

@@ -1,14 +1,25 @@
 //! Embedding texts beside answering.
 
+use std::collections::VecDeque;
+use std::time::Instant;
+
 use super::error::EngineError;
-use super::job::EmbedJob;
+use super::job::{EmbedJob, Embedded};
 use super::params::Settings;
+use super::stats::EngineStats;
 use crate::context::{Batch, Context, ContextParams, MemoryError, PoolingType};
 use crate::error::{Error, Result};
 use crate::model::{Model, Token};
 
+/// Requests that take turns, at most.
+const MAX_TURNS: usize = 16;
+
 /// Texts that are computed at once, at most.
 const MAX_TEXTS: u32 = 16;
+
+/// Tokens that a text can have in a context at all. Sizes are counted in 32 bits with a sign, and
+/// this one is rounded up to a multiple of the texts.
+pub(super) const MAX_TOKENS: u32 = i32::MAX as u32 / MAX_TEXTS * MAX_TEXTS;
 
 /// Tokens of texts beside answers, unless it is said how many of prompts there may be.
 const TOKENS_BESIDE: usize = 512;
@@ -25,13 +36,17 @@ pub(super) struct Embedder {
     n_tokens_beside: usize,
     /// Made when the first text comes.
     context: Option<Context>,
-    current: Option<Current>,
+    /// In the order of their turns.
+    running: VecDeque<Running>,
+    /// Requests that are over, and their results: who waits for them finds the numbers of
+    /// [`EngineStats`] up to date.
+    over: Vec<(EmbedJob, Result<Embedded>)>,
 }
 
 /// Texts that are being embedded.
-struct Current {
+struct Running {
     job: EmbedJob,
-    done: Vec<Vec<f32>>,
+    done: Embedded,
 }
 
 impl Embedder {
@@ -69,52 +84,98 @@ impl Embedder {
                 .with_embeddings(true)
                 .with_pooling_type(pooling),
             context: None,
-            current: None,
+            running: VecDeque::new(),
+            over: Vec::new(),
         }
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.current.is_none()
+        self.running.is_empty()
     }
 
-    /// Takes texts to embed; there are none at the time.
+    /// Requests whose texts are being embedded.
+    pub(super) fn n_running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Requests that can begin.
+    pub(super) fn free_turns(&self) -> usize {
+        MAX_TURNS.saturating_sub(self.running.len())
+    }
+
+    /// Takes texts to embed.
     pub(super) fn begin(&mut self, job: EmbedJob) {
         let done = Vec::with_capacity(job.texts.len());
-        self.current = Some(Current { job, done });
+        self.running.push_back(Running { job, done });
     }
 
-    /// Embeds the next texts, and returns how many there were and how many tokens they had.
-    /// `is_alone` says that no answers are being generated.
-    pub(super) fn step(&mut self, is_alone: bool) -> Option<(usize, usize)> {
-        let Current { job, mut done } = self.current.take()?;
-        if job.result.is_closed() {
-            return None;
+    /// Ends the requests that nobody waits for any more, and those that are too late.
+    pub(super) fn sweep(&mut self, now: Instant, stats: &mut EngineStats) {
+        for _ in 0..self.running.len() {
+            let Some(running) = self.running.pop_front() else {
+                return;
+            };
+            if running.job.is_over(now) {
+                self.give_up(running.job, stats);
+            } else {
+                self.running.push_back(running);
+            }
         }
+    }
+
+    /// Ends a request that was cancelled, or became too late.
+    pub(super) fn give_up(&mut self, job: EmbedJob, stats: &mut EngineStats) {
+        if job.is_cancelled() {
+            stats.requests_cancelled += 1;
+        } else {
+            stats.requests_failed += 1;
+            self.over.push((job, Err(EngineError::Deadline.into())));
+        }
+    }
+
+    /// Embeds the next texts of the request whose turn it is. `is_alone` says that no answers are
+    /// being generated.
+    pub(super) fn step(&mut self, is_alone: bool, stats: &mut EngineStats) {
+        let Some(Running { job, mut done }) = self.running.pop_front() else {
+            return;
+        };
         let room = if is_alone {
             self.n_tokens
         } else {
             self.n_tokens_beside
         };
         let texts = first_texts(&job.texts[done.len()..], self.n_seq_max as usize, room);
-        match self.embed(texts) {
+        let started = Instant::now();
+        let embedded = self.embed(texts);
+        stats.time_computing += started.elapsed();
+        match embedded {
             Ok(embeddings) => done.extend(embeddings),
             Err(error) => {
                 // One that failed may not be usable any more.
                 self.context = None;
-                job.result.send(Err(error));
-                return None;
+                stats.requests_failed += 1;
+                self.over.push((job, Err(error)));
+                return;
             }
         }
-        let count = (texts.len(), texts.iter().map(Vec::len).sum());
+        stats.embedded_texts += texts.len() as u64;
+        stats.embedded_tokens += texts.iter().map(Vec::len).sum::<usize>() as u64;
         if done.len() < job.texts.len() {
-            self.current = Some(Current { job, done });
+            self.running.push_back(Running { job, done });
         } else {
-            job.result.send(Ok(done));
+            stats.requests_done += 1;
+            self.over.push((job, Ok(done)));
         }
-        Some(count)
     }
 
-    fn embed(&mut self, texts: &[Vec<Token>]) -> Result<Vec<Vec<f32>>> {
+    /// Hands out the results of the requests that are over.
+    pub(super) fn tell(&mut self) {
+        for (job, result) in self.over.drain(..) {
+            job.result.send(result);
+        }
+    }
+
+    fn embed(&mut self, texts: &[Vec<Token>]) -> Result<Embedded> {
         if texts.is_empty() {
             return Ok(Vec::new());
         }
@@ -142,7 +203,7 @@ fn first_texts(texts: &[Vec<Token>], max_texts: usize, room: usize) -> &[Vec<Tok
     &texts[..n]
 }
 
-fn compute(context: &mut Context, texts: &[Vec<Token>]) -> Result<Vec<Vec<f32>>> {
+fn compute(context: &mut Context, texts: &[Vec<Token>]) -> Result<Embedded> {
     match context.memory().clear() {
         // A model that only encodes keeps nothing from text to text.
         Ok(()) | Err(Error::Memory(MemoryError::None)) => {}

@@ -1,13 +1,55 @@
-//! Embeddings that are being computed.
+//! Texts to embed, and embeddings that are being computed.
 
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use super::channel::Receiver;
 use super::error::EngineError;
 use crate::error::Result;
+use crate::model::Token;
+
+/// Texts to embed, each of them as its tokens.
+///
+/// ```
+/// use std::time::Duration;
+/// use llama_moe::Token;
+/// use llama_moe::engine::EmbedRequest;
+///
+/// let request = EmbedRequest::new(vec![vec![Token(1), Token(17)], vec![Token(1)]])
+///     .with_deadline(Duration::from_secs(30));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct EmbedRequest {
+    pub(super) texts: Vec<Vec<Token>>,
+    pub(super) deadline: Option<Duration>,
+}
+
+impl EmbedRequest {
+    /// Texts to embed.
+    pub fn new(texts: Vec<Vec<Token>>) -> Self {
+        Self {
+            texts,
+            deadline: None,
+        }
+    }
+
+    /// How long the request may take, from when it is submitted, waiting included. If not all
+    /// texts are embedded then, it ends with [`EngineError::Deadline`].
+    pub fn with_deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = Some(deadline);
+        self
+    }
+}
+
+impl From<Vec<Vec<Token>>> for EmbedRequest {
+    fn from(texts: Vec<Vec<Token>>) -> Self {
+        Self::new(texts)
+    }
+}
 
 /// Embeddings that are being computed: [wait](Self::wait) for them, or await them.
 ///
@@ -26,8 +68,9 @@ impl Embeddings {
     /// Waits for them.
     ///
     /// # Errors
-    /// [`EngineError::Stopped`] if the engine has; [`EngineError::Compute`] if the computation
-    /// fails; what [`Model::context`](crate::Model::context) returns, if there can be no context for
+    /// [`EngineError::Stopped`] if the engine has; [`EngineError::Deadline`] if that has passed;
+    /// [`EngineError::Compute`] if the computation fails; what
+    /// [`Model::context`](crate::Model::context) returns, if there can be no context for
     /// embeddings.
     pub fn wait(self) -> Result<Vec<Vec<f32>>> {
         stopped_if_none(self.result.recv())

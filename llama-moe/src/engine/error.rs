@@ -68,6 +68,12 @@ pub enum EngineError {
         limit: usize,
     },
 
+    /// The deadline of an [`EmbedRequest`](super::EmbedRequest) passed. An answer that is late
+    /// ends without an error, with
+    /// [`FinishReason::Deadline`](crate::FinishReason::Deadline).
+    #[error("the deadline passed before all texts were embedded")]
+    Deadline,
+
     /// The computation failed for this request, alone and anew too.
     #[error("the request could not be computed: {reason}")]
     Compute {

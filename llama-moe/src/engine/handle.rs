@@ -5,11 +5,10 @@ use std::future::poll_fn;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle, ThreadId};
 
-use super::channel::channel;
-use super::embeddings::Embeddings;
+use super::embeddings::{EmbedRequest, Embeddings};
 use super::error::EngineError;
 use super::inbox::{Closing, Inbox};
-use super::job::{self, EmbedJob};
+use super::job;
 use super::params::{EngineParams, Settings};
 use super::request::Request;
 use super::shared::Shared;
@@ -19,7 +18,7 @@ use super::worker::Worker;
 use crate::chat::{ChatTemplate, Message, RenderOptions};
 use crate::context::{AbortToken, Context, MemoryError};
 use crate::error::{Error, Result};
-use crate::model::{Model, Token, Vocab};
+use crate::model::{Model, Vocab};
 
 /// Answers many requests at a time, on a thread of its own that owns a context.
 ///
@@ -152,15 +151,10 @@ impl Engine {
     pub fn submit(&self, request: Request) -> Result<Stream> {
         let shared = &self.0.shared;
         let (job, events) = job::accept(request, shared)?;
-        match shared.inbox.try_push(job) {
-            Ok(()) => Ok(Stream::new(events)),
-            Err(error) => {
-                if matches!(error, EngineError::QueueFull { .. }) {
-                    shared.count_refused();
-                }
-                Err(error.into())
-            }
-        }
+        let pushed = shared.inbox.try_push(job);
+        shared.count_if_refused(&pushed);
+        pushed?;
+        Ok(Stream::new(events))
     }
 
     /// As [`submit`](Self::submit), but waits while the queue is full.
@@ -187,8 +181,9 @@ impl Engine {
         Ok(Stream::new(events))
     }
 
-    /// Computes an embedding of each text, given as tokens. Texts are computed between the
-    /// steps of answers, several at a time if they are short.
+    /// Computes an embedding of each text. Texts are computed between the steps of answers,
+    /// several of a request at a time if they are short. Up to 16 requests take turns, and more
+    /// wait, as many as [`EngineParams::with_queue`] says.
     ///
     /// A context of its own is made for this when the first text comes: it pools, and has an
     /// output for every token.
@@ -197,27 +192,13 @@ impl Engine {
     /// [`EngineError::EmptyText`], [`EngineError::TextTooLong`], [`EngineError::QueueFull`],
     /// [`EngineError::Stopped`]; [`VocabError`](crate::VocabError) for a token that does not
     /// exist.
-    pub fn embed(&self, texts: Vec<Vec<Token>>) -> Result<Embeddings> {
+    pub fn embed(&self, request: impl Into<EmbedRequest>) -> Result<Embeddings> {
         let shared = &self.0.shared;
-        let limit = shared.embed_tokens;
-        for (index, text) in texts.iter().enumerate() {
-            let n_tokens = text.len();
-            if n_tokens == 0 {
-                return Err(EngineError::EmptyText { index }.into());
-            }
-            if n_tokens > limit {
-                return Err(EngineError::TextTooLong {
-                    index,
-                    n_tokens,
-                    limit,
-                }
-                .into());
-            }
-            job::check_tokens(text, shared)?;
-        }
-        let (result, reader) = channel();
-        shared.inbox.push_embed(EmbedJob { texts, result })?;
-        Ok(Embeddings::new(reader))
+        let (job, result) = job::accept_embed(request.into(), shared)?;
+        let pushed = shared.inbox.push_embed(job);
+        shared.count_if_refused(&pushed);
+        pushed?;
+        Ok(Embeddings::new(result))
     }
 }
 

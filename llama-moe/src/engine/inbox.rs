@@ -31,7 +31,11 @@ pub(super) struct Inbox {
 #[derive(Default)]
 struct State {
     jobs: VecDeque<Job>,
+    /// Slots that they find free, as the engine's thread has said last.
+    free_slots: usize,
     embeds: VecDeque<EmbedJob>,
+    /// Requests to embed that can take turns with those that do, said by that thread too.
+    free_turns: usize,
     closing: Option<Closing>,
     /// Tasks that wait for room.
     waiting: Vec<Waker>,
@@ -47,9 +51,25 @@ impl Inbox {
         }
     }
 
-    /// No code of others runs under the lock, so a panic leaves nothing half done.
+    /// No code of others runs under the lock, so a panic leaves nothing half done. Wakers and
+    /// jobs, with the samplers in them, are code of others where they are cloned or dropped: that
+    /// is before the lock is taken, or after it is released.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Requests that have to wait for slots. Those before them will have one as soon as the
+    /// engine's thread looks.
+    fn n_waiting(&self) -> usize {
+        let mut free = self.free_slots;
+        let begins = self.jobs.iter().take_while(|job| {
+            let left = free.checked_sub(job.samplers.len());
+            free = left.unwrap_or(free);
+            left.is_some()
+        });
+        self.jobs.len() - begins.count()
     }
 }
 
@@ -57,7 +77,9 @@ impl Inbox {
 impl Inbox {
     /// Adds a request, if there is room.
     pub(super) fn try_push(&self, job: Job) -> Result<(), EngineError> {
-        self.push_if(&mut self.lock(), &mut Some(job))
+        let mut job = Some(job);
+        let mut state = self.lock();
+        self.push_if(&mut state, &mut job)
     }
 
     /// Adds a request, after waiting for room if there is none.
@@ -80,14 +102,14 @@ impl Inbox {
         context: &Context<'_>,
         job: &mut Option<Job>,
     ) -> Poll<Result<(), EngineError>> {
+        let waker = context.waker().clone();
         let mut state = self.lock();
         match self.push_if(&mut state, job) {
             Err(EngineError::QueueFull { .. }) => {}
             result => return Poll::Ready(result),
         }
-        let waker = context.waker();
-        if !state.waiting.iter().any(|known| known.will_wake(waker)) {
-            state.waiting.push(waker.clone());
+        if !state.waiting.iter().any(|known| known.will_wake(&waker)) {
+            state.waiting.push(waker);
         }
         Poll::Pending
     }
@@ -98,7 +120,7 @@ impl Inbox {
         if state.closing.is_some() {
             return Err(EngineError::Stopped);
         }
-        if state.jobs.len() >= self.capacity {
+        if state.n_waiting() >= self.capacity {
             return Err(EngineError::QueueFull {
                 queue: self.capacity,
             });
@@ -114,7 +136,7 @@ impl Inbox {
         if state.closing.is_some() {
             return Err(EngineError::Stopped);
         }
-        if state.embeds.len() >= self.capacity {
+        if state.embeds.len().saturating_sub(state.free_turns) >= self.capacity {
             return Err(EngineError::QueueFull {
                 queue: self.capacity,
             });
@@ -132,9 +154,10 @@ impl Inbox {
         self.wake_waiting(state);
     }
 
-    /// Requests that wait.
+    /// Requests that are here.
     pub(super) fn len(&self) -> usize {
-        self.lock().jobs.len()
+        let state = self.lock();
+        state.jobs.len() + state.embeds.len()
     }
 
     /// Wakes everybody who waits for room, with the lock released.
@@ -164,34 +187,49 @@ impl Inbox {
     }
 
     /// Takes out the requests that are not to be begun any more: cancelled, or too late.
-    pub(super) fn sweep(&self, now: Instant) -> VecDeque<Job> {
+    pub(super) fn sweep(&self, now: Instant) -> (VecDeque<Job>, VecDeque<EmbedJob>) {
         let mut state = self.lock();
-        let over = |job: &Job| job.is_cancelled() || job.is_late(now);
-        if !state.jobs.iter().any(over) {
-            return VecDeque::new();
+        let jobs = take_out(&mut state.jobs, |job| {
+            job.is_cancelled() || job.is_late(now)
+        });
+        let embeds = take_out(&mut state.embeds, |job| job.is_over(now));
+        if !jobs.is_empty() {
+            self.wake_waiting(state);
         }
-        let jobs = std::mem::take(&mut state.jobs);
-        let (over, rest): (VecDeque<_>, _) = jobs.into_iter().partition(over);
-        state.jobs = rest;
-        self.wake_waiting(state);
-        over
+        (jobs, embeds)
     }
 
-    /// Takes the request that has waited longest, if it can begin.
+    /// Takes the request that has waited longest, if it can begin. Its slots are not free any
+    /// more.
     pub(super) fn take_if(&self, can_begin: impl FnOnce(&Job) -> bool) -> Option<Job> {
         let mut state = self.lock();
         let first = state.jobs.front()?;
         if !can_begin(first) {
             return None;
         }
-        let job = state.jobs.pop_front();
+        let job = state.jobs.pop_front()?;
+        state.free_slots = state.free_slots.saturating_sub(job.samplers.len());
         self.wake_waiting(state);
-        job
+        Some(job)
+    }
+
+    /// Says how many slots the requests find free, and how many of those to embed can begin.
+    pub(super) fn set_free(&self, slots: usize, turns: usize) {
+        let mut state = self.lock();
+        let are_more = slots > state.free_slots;
+        state.free_slots = slots;
+        state.free_turns = turns;
+        if are_more {
+            self.wake_waiting(state);
+        }
     }
 
     /// Takes the texts that have waited longest to be embedded.
     pub(super) fn take_embed(&self) -> Option<EmbedJob> {
-        self.lock().embeds.pop_front()
+        let mut state = self.lock();
+        let job = state.embeds.pop_front()?;
+        state.free_turns = state.free_turns.saturating_sub(1);
+        Some(job)
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -208,4 +246,14 @@ impl Inbox {
         self.wake_waiting(state);
         drop((jobs, embeds));
     }
+}
+
+/// Takes out of a queue what is over.
+fn take_out<T>(queue: &mut VecDeque<T>, is_over: impl Fn(&T) -> bool) -> VecDeque<T> {
+    if !queue.iter().any(&is_over) {
+        return VecDeque::new();
+    }
+    let (over, rest) = std::mem::take(queue).into_iter().partition(is_over);
+    *queue = rest;
+    over
 }

@@ -1,8 +1,9 @@
 //! A request that has been accepted: checked, with everything made that can fail.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::channel::{Receiver, Sender, channel};
+use super::embeddings::EmbedRequest;
 use super::error::EngineError;
 use super::event::Event;
 use super::guarded::Guarded;
@@ -30,10 +31,14 @@ pub(super) struct Job {
     pub(super) events: Sender<Result<Event>>,
 }
 
-/// Texts to embed.
+/// An embedding of each text.
+pub(super) type Embedded = Vec<Vec<f32>>;
+
+/// Texts to embed that have been accepted.
 pub(super) struct EmbedJob {
     pub(super) texts: Vec<Vec<Token>>,
-    pub(super) result: Sender<Result<Vec<Vec<f32>>>>,
+    pub(super) deadline: Option<Instant>,
+    pub(super) result: Sender<Result<Embedded>>,
 }
 
 impl Job {
@@ -44,6 +49,18 @@ impl Job {
 
     pub(super) fn is_late(&self, now: Instant) -> bool {
         self.deadline.is_some_and(|deadline| deadline <= now)
+    }
+}
+
+impl EmbedJob {
+    /// Whether nobody waits for it any more.
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.result.is_closed()
+    }
+
+    /// Whether it is not to be computed any more: cancelled, or too late.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        self.is_cancelled() || self.deadline.is_some_and(|deadline| deadline <= now)
     }
 }
 
@@ -67,13 +84,46 @@ pub(super) fn accept(request: Request, shared: &Shared) -> Result<(Job, Receiver
         special: request.special,
         reasoning: request.reasoning,
         submitted,
-        // One that cannot be counted never comes.
-        deadline: request
-            .deadline
-            .and_then(|after| submitted.checked_add(after)),
+        deadline: deadline(submitted, request.deadline),
         events,
     };
     Ok((job, reader))
+}
+
+/// Checks texts to embed.
+pub(super) fn accept_embed(
+    request: EmbedRequest,
+    shared: &Shared,
+) -> Result<(EmbedJob, Receiver<Result<Embedded>>)> {
+    let submitted = Instant::now();
+    let limit = shared.embed_tokens;
+    for (index, text) in request.texts.iter().enumerate() {
+        let n_tokens = text.len();
+        if n_tokens == 0 {
+            return Err(EngineError::EmptyText { index }.into());
+        }
+        if n_tokens > limit {
+            return Err(EngineError::TextTooLong {
+                index,
+                n_tokens,
+                limit,
+            }
+            .into());
+        }
+        check_tokens(text, shared)?;
+    }
+    let (result, reader) = channel();
+    let job = EmbedJob {
+        texts: request.texts,
+        deadline: deadline(submitted, request.deadline),
+        result,
+    };
+    Ok((job, reader))
+}
+
+/// One that cannot be counted never comes.
+fn deadline(submitted: Instant, after: Option<Duration>) -> Option<Instant> {
+    after.and_then(|after| submitted.checked_add(after))
 }
 
 fn check_numbers(request: &Request, shared: &Shared) -> Result<()> {
@@ -118,7 +168,7 @@ fn check_prompt(prompt: &[Token], shared: &Shared) -> Result<()> {
 }
 
 /// Whether the vocabulary has these tokens.
-pub(super) fn check_tokens(tokens: &[Token], shared: &Shared) -> Result<()> {
+fn check_tokens(tokens: &[Token], shared: &Shared) -> Result<()> {
     let vocab = shared.model.vocab();
     vocab.require()?;
     let n_tokens = vocab.n_tokens();

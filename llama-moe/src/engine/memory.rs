@@ -1,9 +1,13 @@
 //! The context, and which tokens its memory holds in which slot.
 
 use super::prefix::Place;
+use super::sharing::Sharing;
 use crate::context::{Batch, Context, ContextParams, Pos, SeqId};
 use crate::error::Result;
 use crate::model::{Model, Token};
+
+/// Tokens that are always worth copying a buffer for: to compute them takes longer.
+const WORTH_COPYING: usize = 256;
 
 /// The context that answers are computed with, and for each slot, which is a sequence, the
 /// tokens that its memory holds from position 0 on.
@@ -15,6 +19,8 @@ pub(super) struct SlotMemory {
     /// To make another one.
     params: ContextParams,
     held: Vec<Vec<Token>>,
+    /// Nothing is shared between buffers.
+    sharing: Sharing,
     batch: Batch,
     n_swa: usize,
     /// A state cannot be taken back to an earlier token.
@@ -28,6 +34,7 @@ impl SlotMemory {
         let model = context.model();
         Self {
             held: vec![Vec::new(); context.n_seq_max() as usize],
+            sharing: Sharing::new(context.n_seq_max() as usize),
             batch: Batch::new(context.n_batch() as usize, context.n_seq_max()),
             n_swa: model.n_swa() as usize,
             is_state: model.is_recurrent() || model.is_hybrid(),
@@ -48,6 +55,7 @@ impl SlotMemory {
         self.context = model.context(self.params.clone())?;
         self.n_rebuilt += 1;
         self.held.iter_mut().for_each(Vec::clear);
+        self.sharing = Sharing::new(self.held.len());
         Ok(())
     }
 
@@ -74,6 +82,11 @@ impl SlotMemory {
         &self.held[slot]
     }
 
+    /// Positions from the first on that two different slots share.
+    pub(super) fn n_shared(&self, a: usize, b: usize) -> usize {
+        self.sharing.between(a, b)
+    }
+
     /// Positions that hold something. Shared ones count for each slot.
     pub(super) fn used(&self) -> usize {
         self.held.iter().map(Vec::len).sum()
@@ -90,6 +103,17 @@ impl SlotMemory {
         let positions = self.context.memory().positions(seq(slot)).ok()?;
         let first = positions.map_or(0, |held| *held.start() as usize);
         Some(if first == 0 { 0 } else { first + self.n_swa })
+    }
+
+    /// The fewest tokens that are worth a copy. In one buffer a copy is a note that two sequences
+    /// share them, and a state is small; but a buffer of a slot's own is copied as a whole,
+    /// however little of it is used.
+    pub(super) fn least_copied(&self) -> usize {
+        let model = self.context.model();
+        if self.kv_unified || model.is_recurrent() {
+            return 1;
+        }
+        (self.context.n_ctx_seq() as usize / 8).min(WORTH_COPYING)
     }
 
     /// Makes a slot hold the beginning that was found for it, and returns how much that is.
@@ -119,6 +143,9 @@ impl SlotMemory {
             memory.copy(seq(source), seq(slot), ..pos(n_tokens))?;
         }
         self.held[slot] = self.held[source][..n_tokens].to_vec();
+        if self.kv_unified {
+            self.sharing.copy(source, slot, n_tokens);
+        }
         if !is_whole && !self.kv_unified && !self.remove_from(slot, n_tokens)? {
             self.clear(slot)?;
         }
@@ -137,9 +164,12 @@ impl SlotMemory {
     }
 
     /// After a computation that failed: takes out what may be in the memory beyond what
-    /// `held` says.
+    /// `held` says. Micro-batches that came before may have pushed the window out of the layers
+    /// that hold no more than that, or have moved a state on: then nothing is left.
     pub(super) fn settle(&mut self, slot: usize) -> Result<()> {
-        if !self.remove_from(slot, self.held[slot].len())? {
+        let n_held = self.held[slot].len();
+        let least = self.cut_from(slot);
+        if least.is_none_or(|least| n_held < least) || !self.remove_from(slot, n_held)? {
             self.clear(slot)?;
         }
         Ok(())
@@ -148,6 +178,7 @@ impl SlotMemory {
     /// Empties a slot.
     pub(super) fn clear(&mut self, slot: usize) -> Result<()> {
         self.held[slot].clear();
+        self.sharing.cut(slot, 0);
         // A whole sequence can always be removed.
         self.context.memory().remove(Some(seq(slot)), ..)?;
         Ok(())
@@ -158,6 +189,7 @@ impl SlotMemory {
         let removed = memory.remove(Some(seq(slot)), pos(n_tokens)..)?;
         if removed {
             self.held[slot].truncate(n_tokens);
+            self.sharing.cut(slot, n_tokens);
         }
         Ok(removed)
     }

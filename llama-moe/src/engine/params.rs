@@ -1,5 +1,6 @@
 //! How an engine works.
 
+use super::embedder;
 use super::error::EngineError;
 use crate::chat::ChatTemplate;
 use crate::context::{ContextParams, PoolingType};
@@ -69,8 +70,9 @@ impl EngineParams {
     /// who came first; but attention passes over the positions of all others too.
     ///
     /// With buffers of their own, each slot has an equal part of the positions, and a prompt
-    /// that begins as another one takes a copy of that one's buffer. That is faster with many
-    /// slots that are all busy.
+    /// that begins as another one takes a copy of that one's buffer, where both have 256 tokens
+    /// in common or an eighth of a slot's positions: the buffer is copied as a whole. That is
+    /// faster with many slots that are all busy.
     #[doc(alias = "--kv-unified")]
     pub fn with_kv_unified(mut self, yes: bool) -> Self {
         self.kept_apart = !yes;
@@ -84,7 +86,9 @@ impl EngineParams {
         self
     }
 
-    /// Requests that may wait for slots, at least 1; 16 for each slot unless set.
+    /// Requests that may wait for slots, at least 1; 16 for each slot unless set. One that comes
+    /// while there is a slot for it does not wait, and does not count. As many requests to
+    /// embed may wait besides.
     pub fn with_queue(mut self, n: usize) -> Self {
         self.queue = Some(n);
         self
@@ -156,6 +160,15 @@ impl EngineParams {
             0 => u32::MAX,
             trained => trained,
         };
+        let embed_tokens = self.embed_tokens.unwrap_or(DEFAULT_EMBED_TOKENS);
+        let embed_tokens = embed_tokens.min(trained);
+        if embed_tokens > embedder::MAX_TOKENS {
+            return Err(Error::Parameter {
+                parameter: "with_embed_tokens",
+                value: embed_tokens.to_string(),
+                reason: format!("it is at most {}", embedder::MAX_TOKENS),
+            });
+        }
         let context = self.context.clone().unwrap_or_else(|| {
             let per_slot = DEFAULT_N_CTX_PER_SLOT.min(trained);
             ContextParams::default().with_n_ctx(per_slot.saturating_mul(slots))
@@ -173,10 +186,7 @@ impl EngineParams {
             prefix_cache: !self.no_prefix_cache,
             kv_unified: !self.kept_apart,
             pooling: self.pooling,
-            embed_tokens: self
-                .embed_tokens
-                .unwrap_or(DEFAULT_EMBED_TOKENS)
-                .min(trained),
+            embed_tokens,
         })
     }
 }

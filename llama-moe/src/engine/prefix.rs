@@ -45,8 +45,13 @@ impl Candidate<'_> {
 /// Finds a place for a prompt; `None` if every slot is busy.
 ///
 /// The longest beginning that a slot holds is used. It is used in its own slot if that is free
-/// and loses little by it, else copied to the free slot that has been used least recently.
-pub(super) fn find(slots: &[Candidate<'_>], prompt: &[Token]) -> Option<Place> {
+/// and loses little by it, else copied to the free slot that has been used least recently. One of
+/// fewer than `least_copied` tokens is not worth a copy: then that slot has what it holds itself.
+pub(super) fn find(
+    slots: &[Candidate<'_>],
+    prompt: &[Token],
+    least_copied: usize,
+) -> Option<Place> {
     let source = (0..slots.len())
         .map(|slot| (slots[slot].usable(prompt), slots[slot].last_used, slot))
         .max()
@@ -54,12 +59,13 @@ pub(super) fn find(slots: &[Candidate<'_>], prompt: &[Token]) -> Option<Place> {
     let oldest = (0..slots.len())
         .filter(|&slot| !slots[slot].is_busy)
         .min_by_key(|&slot| (!slots[slot].held.is_empty(), slots[slot].last_used))?;
+    let in_oldest = Place {
+        slot: oldest,
+        source: oldest,
+        n_tokens: slots[oldest].usable(prompt),
+    };
     let Some((n_tokens, _, source)) = source else {
-        return Some(Place {
-            slot: oldest,
-            source: oldest,
-            n_tokens: 0,
-        });
+        return Some(in_oldest);
     };
     let n_held = slots[source].held.len();
     let n_lost = n_held - n_tokens;
@@ -67,7 +73,10 @@ pub(super) fn find(slots: &[Candidate<'_>], prompt: &[Token]) -> Option<Place> {
     // slot would lose, and no more than half.
     let is_little =
         n_lost <= n_tokens / 16 || (n_lost <= slots[oldest].held.len() && n_lost <= n_held / 2);
-    let is_in_place = !slots[source].is_busy && is_little;
+    let is_in_place = source == oldest || (!slots[source].is_busy && is_little);
+    if !is_in_place && n_tokens < least_copied {
+        return Some(in_oldest);
+    }
     Some(Place {
         slot: if is_in_place { source } else { oldest },
         source,
@@ -91,6 +100,15 @@ mod tests {
     /// Slots that hold the letters of a text, busy if it ends with `*`, uncuttable if with `!`,
     /// used one after the other.
     fn found(slots: &[&str], prompt: &str) -> Option<(usize, usize, usize)> {
+        found_from(slots, prompt, 1)
+    }
+
+    /// The same where copies are of so many tokens at least.
+    fn found_from(
+        slots: &[&str],
+        prompt: &str,
+        least_copied: usize,
+    ) -> Option<(usize, usize, usize)> {
         let held: Vec<Vec<Token>> = slots
             .iter()
             .map(|slot| tokens(slot.trim_end_matches(['*', '!'])))
@@ -106,7 +124,8 @@ mod tests {
                 cut_from: (!slot.ends_with('!')).then_some(0),
             })
             .collect();
-        find(&candidates, &tokens(prompt)).map(|place| (place.slot, place.source, place.n_tokens))
+        find(&candidates, &tokens(prompt), least_copied)
+            .map(|place| (place.slot, place.source, place.n_tokens))
     }
 
     #[test]
@@ -128,6 +147,20 @@ mod tests {
     fn a_shared_beginning_is_copied() {
         assert_eq!(found(&["abcxyz", ""], "abcdef"), Some((1, 0, 3)));
         assert_eq!(found(&["abc*", "zzz"], "abcdef"), Some((1, 0, 3)));
+    }
+
+    #[test]
+    fn a_beginning_that_is_too_short_is_not_copied() {
+        let slots = ["", "abcxyz", "abz*"];
+        assert_eq!(found_from(&slots, "abcdef", 3), Some((0, 1, 3)));
+        assert_eq!(found_from(&slots, "abcdef", 4), Some((0, 0, 0)));
+        // What is there already is used, however short it is.
+        assert_eq!(
+            found_from(&["azz", "abcwxyz"], "abcdef", 4),
+            Some((0, 0, 1))
+        );
+        assert_eq!(found_from(&["*", "abcx"], "abcdef", 4), Some((1, 1, 3)));
+        assert_eq!(found_from(&["", "abc"], "abcdef", 4), Some((1, 1, 3)));
     }
 
     #[test]

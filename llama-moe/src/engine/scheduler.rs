@@ -36,6 +36,8 @@ pub(super) struct Scheduler {
     /// Replies that are over, and their last items: who reads them finds the numbers of
     /// [`EngineStats`] up to date.
     over: Vec<(Reply, Result<Event>)>,
+    /// The memory has no room for the request that comes next, whatever slots are free.
+    is_short: bool,
     n_requests: RequestId,
     n_steps: u64,
     /// Positions that an answer can have.
@@ -55,6 +57,7 @@ impl Scheduler {
             last_used: vec![0; n_slots],
             replies: HashMap::new(),
             over: Vec::new(),
+            is_short: false,
             n_requests: 0,
             n_steps: 0,
             n_ctx: shared.n_ctx_per_request.unwrap_or(0),
@@ -70,9 +73,22 @@ impl Scheduler {
         self.replies.is_empty()
     }
 
+    /// Requests that are being answered.
+    pub(super) fn n_running(&self) -> usize {
+        self.replies.len()
+    }
+
+    /// Slots that the requests that come next can have.
+    pub(super) fn open_slots(&self) -> usize {
+        if self.is_short { 0 } else { self.n_free() }
+    }
+
+    fn n_free(&self) -> usize {
+        self.answers.iter().filter(|slot| slot.is_none()).count()
+    }
+
     /// What there is now.
     pub(super) fn count(&self, stats: &mut EngineStats) {
-        stats.requests_running = self.replies.len();
         stats.slots_busy = self.answers.iter().flatten().count();
         stats.n_ctx = self.memory.n_ctx();
         stats.kv_used = self.memory.used();

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::error::EngineError;
 use super::inbox::Inbox;
 use super::stats::EngineStats;
 use crate::context::AbortToken;
@@ -50,9 +51,11 @@ impl Shared {
         }
     }
 
-    /// Counts a request that the queue had no room for.
-    pub(super) fn count_refused(&self) {
-        self.refused.fetch_add(1, Ordering::Relaxed);
+    /// Counts a request, if the queue had no room for it.
+    pub(super) fn count_if_refused(&self, pushed: &Result<(), EngineError>) {
+        if matches!(pushed, Err(EngineError::QueueFull { .. })) {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn set_stats(&self, stats: &EngineStats) {

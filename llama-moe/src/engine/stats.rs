@@ -4,21 +4,21 @@ use std::time::Duration;
 
 /// What an engine has done since it was made, and what it does now.
 ///
-/// Taken between two steps of the engine.
+/// Taken between two steps of the engine. Requests to embed are requests too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct EngineStats {
-    /// Requests that came to all their answers' ends.
+    /// Requests that came to all their answers' ends, or whose texts were all embedded.
     pub requests_done: u64,
-    /// Requests that were cancelled by dropping their stream.
+    /// Requests that were cancelled by dropping their stream, or their embeddings.
     pub requests_cancelled: u64,
     /// Requests that ended with an error.
     pub requests_failed: u64,
     /// Requests that were refused because the queue was full.
     pub requests_refused: u64,
-    /// Requests that have a slot.
+    /// Requests that have a slot, or whose texts are being embedded.
     pub requests_running: usize,
-    /// Requests that wait for a slot.
+    /// Requests that wait for a slot, or for their turn to be embedded.
     pub requests_queued: usize,
     /// Slots.
     pub slots: usize,

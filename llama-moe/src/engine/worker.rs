@@ -89,10 +89,14 @@ impl Worker {
     }
 
     fn work(&mut self, now: Instant) -> Result<()> {
-        for job in self.shared.inbox.sweep(now) {
+        let (jobs, embed_jobs) = self.shared.inbox.sweep(now);
+        for job in jobs {
             self.end_unbegun(job);
         }
-        self.embed();
+        for job in embed_jobs {
+            self.embedder.give_up(job, &mut self.stats);
+        }
+        self.embed(now);
         let Some(scheduler) = &mut self.scheduler else {
             return Ok(());
         };
@@ -117,19 +121,15 @@ impl Worker {
         reply.end(Ok(done));
     }
 
-    fn embed(&mut self) {
-        if self.embedder.is_idle()
+    fn embed(&mut self, now: Instant) {
+        self.embedder.sweep(now, &mut self.stats);
+        while self.embedder.free_turns() > 0
             && let Some(job) = self.shared.inbox.take_embed()
         {
             self.embedder.begin(job);
         }
-        let started = Instant::now();
         let is_alone = self.scheduler.as_ref().is_none_or(Scheduler::is_idle);
-        if let Some((n_texts, n_tokens)) = self.embedder.step(is_alone) {
-            self.stats.embedded_texts += n_texts as u64;
-            self.stats.embedded_tokens += n_tokens as u64;
-            self.stats.time_computing += started.elapsed();
-        }
+        self.embedder.step(is_alone, &mut self.stats);
     }
 
     fn is_idle(&self) -> bool {
@@ -137,13 +137,20 @@ impl Worker {
     }
 
     fn publish(&mut self) {
+        let (mut n_running, mut free_slots) = (self.embedder.n_running(), 0);
         if let Some(scheduler) = &self.scheduler {
             scheduler.count(&mut self.stats);
+            n_running += scheduler.n_running();
+            free_slots = scheduler.open_slots();
         }
+        self.stats.requests_running = n_running;
+        let free_turns = self.embedder.free_turns();
+        self.shared.inbox.set_free(free_slots, free_turns);
         self.shared.set_stats(&self.stats);
         if let Some(scheduler) = &mut self.scheduler {
             scheduler.tell();
         }
+        self.embedder.tell();
     }
 }
 

@@ -18,24 +18,22 @@ impl Scheduler {
         let shared = Arc::clone(&self.shared);
         loop {
             // Those who had to give up their place come first.
-            if self
-                .running()
-                .any(|(_, answer)| answer.state == State::Parked)
-            {
+            let is_parked = |(_, answer): (usize, &Answer)| answer.state == State::Parked;
+            let has_parked = self.running().any(is_parked);
+            self.is_short = has_parked;
+            if has_parked {
                 return Ok(());
             }
-            let n_free = self
-                .answers
-                .iter()
-                .filter(|answer| answer.is_none())
-                .count();
+            let n_free = self.n_free();
             let mut found = None;
             let job = shared.inbox.take_if(|job| {
                 if job.samplers.len() > n_free {
                     return false;
                 }
                 found = self.find(&job.prompt);
-                found.is_some_and(|place| self.has_room_for(job, place))
+                let has_room = found.is_some_and(|place| self.has_room_for(job, place));
+                self.is_short = !has_room;
+                has_room
             });
             let (Some(job), Some(place)) = (job, found) else {
                 return Ok(());
@@ -61,7 +59,7 @@ impl Scheduler {
                 cut_from: cuts[slot],
             })
             .collect();
-        prefix::find(&candidates, prompt)
+        prefix::find(&candidates, prompt, self.memory.least_copied())
     }
 
     /// Whether the prompt fits beside the answers that are being generated. What is held of
@@ -71,12 +69,41 @@ impl Scheduler {
         if self.is_idle() || !self.kv_unified {
             return true;
         }
-        let own = |(_, answer): (_, &Answer)| answer.tokens.len() - answer.n_shared;
-        let used: usize = self.running().map(own).sum();
-        let is_shared = place.source != place.slot;
-        let n_shared = if is_shared { place.n_tokens } else { 0 };
+        let shared = self.running().map(|(slot, _)| {
+            if slot == place.source {
+                place.n_tokens
+            } else {
+                let n_shared = self.memory.n_shared(place.source, slot);
+                n_shared.min(place.n_tokens)
+            }
+        });
+        let n_shared = shared.max().unwrap_or(0);
         let n_new = job.prompt.len() - n_shared + job.samplers.len();
-        used + n_new <= self.memory.n_ctx()
+        self.needed() + n_new <= self.memory.n_ctx()
+    }
+
+    /// Positions that the answers need, what is still to be computed of them included. Those
+    /// that several share count once; what is shared with a slot that is free is needed all the
+    /// same.
+    fn needed(&self) -> usize {
+        let mut earlier: Vec<usize> = Vec::new();
+        let mut needed = 0;
+        for (slot, answer) in self.running() {
+            let n_shared = match answer.state {
+                // It comes to share the prompt with the slot that computes it.
+                State::Follows { .. } => answer.n_prompt,
+                State::Runs | State::Parked => {
+                    let shared = earlier
+                        .iter()
+                        .map(|&other| self.memory.n_shared(slot, other));
+                    shared.max().unwrap_or(0)
+                }
+            };
+            // After tokens were left out, the memory can hold more than the answer has.
+            needed += answer.tokens.len().saturating_sub(n_shared);
+            earlier.push(slot);
+        }
+        needed
     }
 
     fn begin(&mut self, mut job: Job, place: Place, stats: &mut EngineStats) -> Result<()> {
@@ -100,12 +127,7 @@ impl Scheduler {
                 };
                 (free, State::Follows { slot })
             };
-            let mut answer = Answer::new(request, choice, sampler, &job, &self.vocab, state);
-            if choice > 0 {
-                answer.n_shared = answer.n_prompt;
-            } else if place.source != place.slot {
-                answer.n_shared = n_cached;
-            }
+            let answer = Answer::new(request, choice, sampler, &job, &self.vocab, state);
             self.answers[slot] = Some(answer);
             self.last_used[slot] = self.n_steps;
         }

@@ -93,9 +93,6 @@ impl Scheduler {
     }
 
     fn forget(&mut self, slot: usize) -> Result<()> {
-        if let Some(answer) = &mut self.answers[slot] {
-            answer.n_shared = 0;
-        }
         match self.memory.clear(slot) {
             Ok(()) => Ok(()),
             Err(error) => self.rebuild(&error),
@@ -136,9 +133,6 @@ impl Scheduler {
     /// Another context in place of one that failed. Everything is computed anew.
     pub(super) fn rebuild(&mut self, error: &Error) -> Result<()> {
         tracing::warn!("the context is made anew: {error}");
-        for answer in self.answers.iter_mut().flatten() {
-            answer.n_shared = 0;
-        }
         self.memory.rebuild(&self.shared.model)
     }
 }
