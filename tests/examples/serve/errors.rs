@@ -79,6 +79,15 @@ fn fields_of_the_wrong_type_are_named() {
             .error(400);
         assert_eq!(error["param"], param, "{error}");
     }
+    for (path, missing) in [
+        (CHAT, "messages"),
+        ("/v1/completions", "prompt"),
+        ("/v1/embeddings", "input"),
+        ("/tokenize", "content"),
+    ] {
+        let error = server.post(path, &json!({})).error(400);
+        assert_eq!(error["param"], missing, "{error}");
+    }
 }
 
 #[test]

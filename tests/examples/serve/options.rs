@@ -77,6 +77,12 @@ fn a_name_and_limits_of_ones_own() {
     );
     assert_eq!(server.metric("slots"), 2.0);
     server.chat("Hello", json!({"n": 3})).error(400);
+
+    // As clients ask for it, who do not write the slash otherwise.
+    let server = Server::start(&["--alias", "of/somebody"]);
+    for path in ["/v1/models/of/somebody", "/v1/models/of%2Fsomebody"] {
+        assert_eq!(server.get(path).ok()["id"], "of/somebody");
+    }
 }
 
 #[test]

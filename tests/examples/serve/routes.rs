@@ -15,6 +15,10 @@ fn the_model_is_listed() {
     assert_eq!(server.get("/v1/models/moe-guide-q8_0").ok(), *model);
     let error = server.get("/v1/models/another").error(404);
     assert_eq!(error["code"], "model_not_found");
+    let error = server.get("/v1/models/a/b").error(404);
+    assert_eq!(error["code"], "model_not_found");
+    // No text at all.
+    server.get("/v1/models/%ff").error(400);
     assert_eq!(server.get("/health").ok(), json!({"status": "ok"}));
 }
 
