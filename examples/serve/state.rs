@@ -206,12 +206,69 @@ impl From<Error> for ApiError {
             Error::Engine(EngineError::TooManyChoices { .. }) => {
                 Self::bad_request(message).with_param("n")
             }
-            Error::Engine(EngineError::Compute { .. })
-            | Error::CallbackPanicked { .. }
-            | Error::Llama { .. }
-            | Error::Decode(_) => Self::internal(message),
-            // Everything else says what is wrong with what was asked.
-            _ => Self::bad_request(message),
+            Error::Engine(EngineError::Compute { .. }) => Self::internal(message),
+            // These say what is wrong with what was asked.
+            Error::Engine(_)
+            | Error::Chat(_)
+            | Error::Vocab(_)
+            | Error::Sampler(_)
+            | Error::Nul { .. }
+            | Error::Parameter { .. } => Self::bad_request(message),
+            // The rest is of the model, the context or the machine.
+            _ => Self::internal(message),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use axum::response::IntoResponse;
+    use llama_moe::{ChatError, ContextError, MemoryError};
+
+    use super::*;
+
+    fn status(error: impl Into<Error>) -> StatusCode {
+        ApiError::from(error.into()).into_response().status()
+    }
+
+    #[test]
+    fn who_is_at_fault_is_told_by_the_status() {
+        let compute = EngineError::Compute {
+            reason: String::new(),
+        };
+        let file = Error::File {
+            path: "lost".into(),
+            source: io::ErrorKind::NotFound.into(),
+        };
+        let gone = Error::DeviceGone {
+            device: "RPC0".to_owned(),
+            endpoint: "127.0.0.1:1".to_owned(),
+            source: io::ErrorKind::ConnectionRefused.into(),
+        };
+        let load = Error::Load {
+            path: "lost".into(),
+            reason: String::new(),
+        };
+        for status in [
+            status(compute),
+            status(file),
+            status(gone),
+            status(load),
+            status(MemoryError::None),
+            status(ContextError::VocabOnly),
+        ] {
+            assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+        }
+        for status in [
+            status(EngineError::EmptyPrompt),
+            status(EngineError::TooManyChoices { n: 2, slots: 1 }),
+            status(ChatError::EmptyStopString),
+        ] {
+            assert_eq!(status, StatusCode::BAD_REQUEST);
+        }
+        let full = status(EngineError::QueueFull { queue: 1 });
+        assert_eq!(full, StatusCode::SERVICE_UNAVAILABLE);
     }
 }
