@@ -27,6 +27,8 @@ pub struct App {
     pub limits: Limits,
     /// Keys of which a client has to show one; none: anybody may ask.
     pub api_keys: Vec<String>,
+    /// The server's own name, if it may not be asked by that of another machine.
+    pub local_name: Option<String>,
     /// When the server started.
     pub started: Instant,
     served: OnceLock<Arc<Served>>,
@@ -44,6 +46,8 @@ pub struct Limits {
     pub max_tokens: Option<u32>,
     /// The time of a request.
     pub deadline: Option<Duration>,
+    /// Requests that may wait.
+    pub queue: usize,
 }
 
 /// The model that is served: there once it is loaded.
@@ -77,10 +81,11 @@ pub struct ChatForm {
 
 impl App {
     /// A server without a model.
-    pub fn new(limits: Limits, api_keys: Vec<String>) -> Self {
+    pub fn new(limits: Limits, api_keys: Vec<String>, local_name: Option<String>) -> Self {
         Self {
             limits,
             api_keys,
+            local_name,
             started: Instant::now(),
             served: OnceLock::new(),
             loaded: AtomicU32::new(0),

@@ -1,7 +1,8 @@
 //! The options of the command line.
 
 use std::fs;
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
@@ -65,6 +66,30 @@ fn other_sites_may_read_only_where_they_are_named() {
     assert_eq!(allowed(&["--cors", site], site).as_deref(), Some(site));
     assert_eq!(allowed(&["--cors", site], "https://example.com"), None);
     assert_eq!(allowed(&["--cors", "*"], site).as_deref(), Some("*"));
+}
+
+#[test]
+fn another_machines_name_is_not_answered_to() {
+    let send = |server: &Server, host: &str| {
+        let request = format!("GET /v1/models HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let server = Server::start(&[]);
+    let refused = send(&server, "rebound.example.org");
+    assert!(refused.starts_with("HTTP/1.1 403 "), "{refused}");
+    assert!(refused.contains("unknown_host"), "{refused}");
+    for host in ["localhost:8080", "127.0.0.1", "[::1]:80"] {
+        let answer = send(&server, host);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{host}: {answer}");
+    }
+    // A key is what such a page does not have.
+    let server = Server::start(&["--api-key", "secret"]);
+    let answer = send(&server, "rebound.example.org");
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
 }
 
 #[test]
@@ -203,6 +228,11 @@ fn what_cannot_be_served() {
     run("serve", ["--port", &port]).failure(1, &["--port", &port]);
     run("serve", ["--host", "nowhere.invalid"]).failure(1, &["nowhere.invalid"]);
     run("serve", ["--cors", "example.org"]).failure(1, &["example.org", "https://"]);
+    for site in ["https://", "https://example.org/", "https://example.org/page"] {
+        run("serve", ["--cors", site]).failure(1, &["--cors", site]);
+    }
+    let several = run("serve", ["--cors", "https://example.org,*"]);
+    several.failure(1, &["--cors *", "leave out the others"]);
     for args in [
         ["--slots", "0"],
         ["--queue", "0"],
