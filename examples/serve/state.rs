@@ -19,7 +19,7 @@ use crate::tools::Format;
 /// Seconds after which a client may try again while the model loads.
 const LOADING_RETRY: u32 = 5;
 /// The same where all slots and the queue are taken.
-const BUSY_RETRY: u32 = 1;
+pub const BUSY_RETRY: u32 = 1;
 
 /// The server: there from the start.
 pub struct App {
