@@ -71,7 +71,8 @@ fn other_sites_may_read_only_where_they_are_named() {
 #[test]
 fn another_machines_name_is_not_answered_to() {
     let send = |server: &Server, host: &str| {
-        let request = format!("GET /v1/models HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("GET /v1/models HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
         let mut stream = TcpStream::connect(server.address).unwrap();
         stream.write_all(request.as_bytes()).unwrap();
         let mut answer = String::new();
@@ -228,7 +229,11 @@ fn what_cannot_be_served() {
     run("serve", ["--port", &port]).failure(1, &["--port", &port]);
     run("serve", ["--host", "nowhere.invalid"]).failure(1, &["nowhere.invalid"]);
     run("serve", ["--cors", "example.org"]).failure(1, &["example.org", "https://"]);
-    for site in ["https://", "https://example.org/", "https://example.org/page"] {
+    for site in [
+        "https://",
+        "https://example.org/",
+        "https://example.org/page",
+    ] {
         run("serve", ["--cors", site]).failure(1, &["--cors", site]);
     }
     let several = run("serve", ["--cors", "https://example.org,*"]);
