@@ -72,7 +72,6 @@ mod tests {
             ("example.org:8080", false),
             ("localhost.example.org", false),
             ("127.0.0.1.example.org", false),
-            ("user@localhost:example.org", false),
             ("", false),
         ] {
             assert_eq!(is_local(host.as_bytes(), "workstation"), local, "{host}");

@@ -104,7 +104,7 @@ fn ask(served: &Served, body: &Body) -> ApiResult<Asked> {
     served.check_model(fields.model.as_deref())?;
     let encode = match fields.encoding_format.as_deref() {
         None | Some("float") => Encoded::Floats as fn(Vec<f32>) -> Encoded,
-        Some("base64") => base64,
+        Some("base64") => in_base64,
         Some(other) => {
             let message = format!("it is '{other}', but can be float and base64");
             return Err(ApiError::field("encoding_format", message));
@@ -131,7 +131,7 @@ fn ask(served: &Served, body: &Body) -> ApiResult<Asked> {
     })
 }
 
-fn base64(embedding: Vec<f32>) -> Encoded {
+fn in_base64(embedding: Vec<f32>) -> Encoded {
     let bytes: Vec<u8> = embedding.into_iter().flat_map(f32::to_le_bytes).collect();
     Encoded::Base64(BASE64_STANDARD.encode(bytes))
 }
