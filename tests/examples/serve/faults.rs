@@ -114,6 +114,30 @@ fn connections_that_say_nothing_keep_nobody_out_and_are_closed() {
 }
 
 #[test]
+fn a_client_that_reads_nothing_is_given_up() {
+    let server = Server::start(&[]);
+    // More answers than the system keeps for a client.
+    let length = server.get("/placement.svg").body.len();
+    let n = (32 << 20) / length + 1;
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    let patience = Some(Duration::from_secs(60));
+    stream.set_write_timeout(patience).unwrap();
+    stream.set_read_timeout(patience).unwrap();
+    let requests = "GET /placement.svg HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(n);
+    stream.write_all(requests.as_bytes()).unwrap();
+    // Others do not notice.
+    server.chat("Hello", json!({"max_tokens": 1})).ok();
+    thread::sleep(Duration::from_secs(40));
+    let mut answers = Vec::new();
+    match stream.read_to_end(&mut answers) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+        Err(error) => panic!("the connection is still open: {error}"),
+    }
+    assert!(answers.len() < n * length, "all was kept for the client");
+}
+
+#[test]
 fn what_is_no_http_is_refused() {
     let server = Server::start(&[]);
     for bytes in [

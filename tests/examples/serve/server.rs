@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -23,8 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub struct Server {
     pub address: SocketAddr,
     process: Child,
-    /// What it says on stdout.
-    lines: Receiver<String>,
+    /// What it says on stdout. Tests share a server between threads, which a receiver is not made
+    /// for by itself.
+    lines: Mutex<Receiver<String>>,
     /// Reads stderr to its end, so that nothing there has to wait. None if nobody reads it.
     stderr: Option<JoinHandle<String>>,
 }
@@ -83,7 +85,7 @@ impl Server {
         let mut server = Self {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             process,
-            lines,
+            lines: Mutex::new(lines),
             stderr: is_heard.then(move || thread::spawn(move || read_all(stderr))),
         };
         let line = server.line();
@@ -100,7 +102,8 @@ impl Server {
 
     #[track_caller]
     fn line(&mut self) -> String {
-        self.lines.recv_timeout(PATIENCE).unwrap_or_else(|error| {
+        let lines = self.lines.get_mut().expect("nobody panicked with it");
+        lines.recv_timeout(PATIENCE).unwrap_or_else(|error| {
             let _ = self.process.kill();
             let stderr = self.stderr();
             panic!("the server says nothing more ({error}): {stderr}")
