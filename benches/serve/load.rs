@@ -1,5 +1,6 @@
 //! Clients at work, and what they and the server have seen.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -70,7 +71,8 @@ pub fn run(server: &Server, requests: &[Value], clients: usize) -> Result<Load> 
         cached_tokens: sum(|answer| answer.cached_tokens),
         outside: before
             .zip(after)
-            .map(|(before, after)| after.outside(&before)),
+            .map(|(before, after)| after.outside(&before))
+            .transpose()?,
     })
 }
 
@@ -99,10 +101,10 @@ pub fn answers(server: &Server, requests: &[Value], clients: usize) -> Result<Ve
 struct Spent {
     /// CPU time of all its threads.
     all: Duration,
-    /// CPU time of the threads for connections and the like.
-    beside_engine: Duration,
+    /// CPU time of each of the threads for connections and the like. The server keeps them.
+    beside_engine: BTreeMap<u32, Duration>,
     /// Time of the engine's thread outside of llama.cpp, by the clock: not less than its CPU
-    /// time there.
+    /// time there, since the thread may also have waited for a core.
     in_engine: f64,
 }
 
@@ -124,13 +126,31 @@ impl Spent {
             }))
     }
 
-    fn outside(&self, before: &Self) -> Outside {
-        let beside = self.beside_engine.saturating_sub(before.beside_engine);
+    /// The shares of what was spent since `before`.
+    ///
+    /// # Errors
+    /// If a thread has ended since, and its time with it.
+    fn outside(&self, before: &Self) -> Result<Outside> {
+        let threads = &self.beside_engine;
+        if let Some(ended) = before
+            .beside_engine
+            .keys()
+            .find(|id| !threads.contains_key(id))
+        {
+            let message =
+                format!("thread {ended} of the server has ended, and took its time along");
+            return Err(message.into());
+        }
+        let beside = threads.iter().map(|(id, &time)| {
+            let before = before.beside_engine.get(id).copied().unwrap_or_default();
+            time.saturating_sub(before)
+        });
+        let beside: Duration = beside.sum();
         let all = self.all.saturating_sub(before.all).as_secs_f64();
-        Outside {
+        Ok(Outside {
             connections: beside.as_secs_f64() / all,
             engine: (self.in_engine - before.in_engine) / all,
-        }
+        })
     }
 }
 

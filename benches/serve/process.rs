@@ -1,5 +1,10 @@
 //! What a process takes of the machine, from Linux's /proc.
+//!
+//! CPU times are what the kernel has counted for a thread or a process, in it and on its behalf,
+//! in ticks of 10 ms. A process's time has that of threads that have ended; they themselves are
+//! not listed any more.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,12 +30,20 @@ impl Process {
         Some(Stat::read(&self.0)?.cpu)
     }
 
-    /// CPU time of its threads that are not the engine's nor llama.cpp's.
-    pub fn cpu_beside_engine(&self) -> Option<Duration> {
+    /// CPU time of each of its threads that are not the engine's nor llama.cpp's, by the
+    /// thread's number.
+    ///
+    /// Not the process's time without the engine's threads': llama.cpp's live for a step each,
+    /// and their time is in no thread that is still listed.
+    pub fn cpu_beside_engine(&self) -> Option<BTreeMap<u32, Duration>> {
         let tasks = fs::read_dir(self.0.join("task")).ok()?;
-        let tasks = tasks.filter_map(|task| Stat::read(&task.ok()?.path()));
-        let beside = tasks.filter(|task| task.name != ENGINE);
-        Some(beside.map(|task| task.cpu).sum())
+        let tasks = tasks.filter_map(|task| {
+            let task = task.ok()?;
+            let id = task.file_name().to_str()?.parse().ok()?;
+            Some((id, Stat::read(&task.path())?))
+        });
+        let beside = tasks.filter(|(_, task)| task.name != ENGINE);
+        Some(beside.map(|(id, task)| (id, task.cpu)).collect())
     }
 
     /// Bytes that it has in memory, of its own: the model's file, mapped, does not count.

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -44,25 +43,26 @@ pub struct Server {
 impl Server {
     /// Starts a server, and waits until it has loaded the model.
     pub fn start(program: &Program, setup: &Setup) -> Result<Self> {
-        let port = free_port()?;
         let folder = tempfile::tempdir()?;
         let log = folder.path().join("log");
         let mut command = program.command(setup);
-        command.args(["--host", "127.0.0.1", "--port", &port.to_string()]);
-        command.stdin(Stdio::null()).stdout(Stdio::null());
+        // Any port that is free; the server says which.
+        command.args(["--host", "127.0.0.1", "--port", "0"]);
+        let file = File::create(&log)?;
         let process = command
-            .stderr(File::create(&log)?)
+            .stdin(Stdio::null())
+            .stdout(file.try_clone()?)
+            .stderr(file)
             .spawn()
             .map_err(|error| format!("{}: {error}", program.path().display()))?;
         let mut server = Self {
-            base: format!("http://127.0.0.1:{port}"),
+            base: String::new(),
             has_engine: matches!(program, Program::Serve(_)),
             process,
             _folder: folder,
         };
-        let client = server.client();
         let start = Instant::now();
-        while !matches!(client.get("/health"), Ok((200, _))) {
+        while !server.answers(&log)? {
             let ended = server.process.try_wait()?;
             if ended.is_some() || start.elapsed() > LOADING {
                 let log = fs::read_to_string(&log)?;
@@ -71,6 +71,22 @@ impl Server {
             thread::sleep(Duration::from_millis(50));
         }
         Ok(server)
+    }
+
+    /// Whether it has said where it is, and answers there.
+    fn answers(&mut self, log: &Path) -> Result<bool> {
+        if self.base.is_empty() {
+            let log = String::from_utf8_lossy(&fs::read(log)?).into_owned();
+            // The last line may still be written.
+            let mut lines = log
+                .split_inclusive('\n')
+                .filter(|line| line.ends_with('\n'));
+            let Some(port) = lines.find_map(port) else {
+                return Ok(false);
+            };
+            self.base = format!("http://127.0.0.1:{port}");
+        }
+        Ok(matches!(self.client().get("/health"), Ok((200, _))))
     }
 
     /// A client with connections of its own.
@@ -130,8 +146,15 @@ impl fmt::Display for Program {
     }
 }
 
-/// A port that nobody listens on just now.
-fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    Ok(listener.local_addr()?.port())
+/// The port in a line that says where a server listens: `listening on http://127.0.0.1:PORT`, or,
+/// as older ones of llama.cpp's write it, `listening, hostname: 127.0.0.1, port: PORT`.
+fn port(line: &str) -> Option<u16> {
+    let (_, place) = line.split_once("listening")?;
+    let (_, port) = ["http://127.0.0.1:", "port: "]
+        .iter()
+        .find_map(|before| place.split_once(before))?;
+    let end = port.find(|c: char| !c.is_ascii_digit());
+    let port = port[..end.unwrap_or(port.len())].parse().ok()?;
+    // What it was asked for, not what it has.
+    (port != 0).then_some(port)
 }

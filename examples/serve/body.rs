@@ -77,15 +77,28 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> ApiResult<T> {
     let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
         let path = error.path().to_string();
         let error = error.into_inner();
-        if error.is_data() {
-            ApiError::field(path, error.to_string())
-        } else {
-            ApiError::bad_request(format!("the body is no JSON: {error}"))
+        let message = error.to_string();
+        if !error.is_data() {
+            return ApiError::bad_request(format!("the body is no JSON: {message}"));
+        }
+        // The path of the body itself, which no client has sent.
+        if path != "." {
+            return ApiError::field(path, message);
+        }
+        match missing_field(&message) {
+            Some(field) => ApiError::field(field, "it is missing"),
+            None => ApiError::bad_request(message),
         }
     })?;
     json.end()
         .map_err(|error| ApiError::bad_request(format!("the body is no JSON: {error}")))?;
     Ok(value)
+}
+
+/// The field that serde misses, of which it tells by its message alone.
+fn missing_field(message: &str) -> Option<&str> {
+    let (field, _) = message.strip_prefix("missing field `")?.split_once('`')?;
+    Some(field)
 }
 
 #[cfg(test)]
@@ -116,5 +129,23 @@ mod tests {
         }
         let parsed = parse::<Numbers>(br#"{"numbers": [1], "unknown": {}}"#).unwrap();
         assert_eq!(parsed.numbers, [1]);
+    }
+
+    #[test]
+    fn a_field_that_is_missing_is_named() {
+        #[derive(Debug, Deserialize)]
+        struct Text {
+            #[serde(rename = "prompt")]
+            _prompt: String,
+        }
+        let param = |text: &[u8]| {
+            let error = parse::<Text>(text).unwrap_err();
+            serde_json::to_value(error.body()).unwrap()["error"]["param"].take()
+        };
+        assert_eq!(param(b"{}"), "prompt");
+        assert_eq!(param(b"{\"other\": 1}"), "prompt");
+        // The body as a whole is no field.
+        assert!(param(b"null").is_null());
+        assert!(param(b"[]").is_null());
     }
 }

@@ -34,14 +34,12 @@ pub fn load(args: &Args, app: &App) -> Result<Served> {
         }
     };
 
-    let mut params = EngineParams::default()
+    let params = EngineParams::default()
         .with_slots(slots)
+        .with_queue(args.serve.queue())
         .with_context(context.params(&model))
         .with_kv_unified(kv_unified)
         .with_n_ctx_per_request(context.n_ctx(&model));
-    if let Some(queue) = args.serve.queue {
-        params = params.with_queue(queue.get());
-    }
     let engine = Engine::new(&model, params)?;
     let placement = PlacementReport::of(&model)?;
     let picture = match &placement {

@@ -11,7 +11,9 @@
 
 mod auth;
 mod body;
+mod connection;
 mod health;
+mod host;
 mod load;
 mod metrics;
 mod openai;
@@ -24,6 +26,7 @@ mod state;
 mod tokenize;
 mod tools;
 
+use std::fmt;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -42,11 +45,18 @@ use tokio::net::TcpListener;
 use tokio::runtime;
 use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 
 /// Threads for connections. Computing is what takes the time, and that is elsewhere.
 const WORKERS: usize = 2;
 /// Threads for what takes longer, such as tokenising a long text.
 const BLOCKING: usize = 8;
+/// How long such a thread stays without work. So few are not worth ending, and while they stay,
+/// the system's clocks tell what each of them has used.
+const KEEP_BLOCKING: Duration = Duration::from_secs(3600);
+
+/// Requests that may wait for each slot, unless it is said.
+const QUEUE_PER_SLOT: usize = 16;
 
 /// Serve a model with the OpenAI API
 #[derive(Clone, Parser)]
@@ -92,6 +102,10 @@ struct ServeArgs {
     #[arg(long, value_name = "N")]
     queue: Option<NonZeroUsize>,
 
+    /// How long answers may go on after the signal to end
+    #[arg(long, value_name = "SECONDS", default_value_t = 300)]
+    grace: u32,
+
     /// A key that clients have to show; may be repeated [default: no key is asked for]
     #[arg(
         long,
@@ -127,6 +141,14 @@ struct ServeArgs {
     alias: Option<String>,
 }
 
+impl ServeArgs {
+    /// Requests that may wait for a slot.
+    fn queue(&self) -> usize {
+        let per_slot = QUEUE_PER_SLOT.saturating_mul(self.slots.get() as usize);
+        self.queue.map_or(per_slot, NonZeroUsize::get)
+    }
+}
+
 fn main() -> ExitCode {
     common::exit_code(run(Args::parse()))
 }
@@ -136,6 +158,7 @@ fn run(args: Args) -> Result<()> {
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .max_blocking_threads(BLOCKING)
+        .thread_keep_alive(KEEP_BLOCKING)
         .enable_all()
         .build()?;
     let result = runtime.block_on(serve(args));
@@ -148,7 +171,12 @@ async fn serve(args: Args) -> Result<()> {
     let origins = origins(&args.serve.cors)?;
     let mut signals = Signals::new()?;
     let (listener, address) = listen(&args.serve).await?;
-    let app = Arc::new(App::new(limits(&args.serve), args.serve.api_key.clone()));
+    let app = Arc::new(App::new(
+        limits(&args.serve),
+        args.serve.api_key.clone(),
+        local_name(&args.serve, address),
+    ));
+    let grace = Duration::from_secs(args.serve.grace.into());
     let (stop, stopped) = oneshot::channel();
     let router = routes::routes(Arc::clone(&app), origins);
     let server = server::serve(listener, router, async {
@@ -156,7 +184,7 @@ async fn serve(args: Args) -> Result<()> {
         let _ = stopped.await;
     });
     let server = tokio::spawn(server);
-    writeln!(io::stdout(), "listening on http://{address}")?;
+    tell(io::stdout(), format_args!("listening on http://{address}"));
 
     let load = {
         let app = Arc::clone(&app);
@@ -180,21 +208,38 @@ async fn serve(args: Args) -> Result<()> {
     let engine = served.engine.clone();
     let id = served.id.clone();
     app.serve(served);
-    writeln!(io::stdout(), "serving {id}")?;
+    tell(io::stdout(), format_args!("serving {id}"));
 
     signals.next().await;
-    writeln!(
-        io::stderr(),
-        "finishing what is being answered; once more to end at once"
-    )?;
     let _ = stop.send(());
+    tell(
+        io::stderr(),
+        format_args!("finishing what is being answered; once more to end at once"),
+    );
     let ended = tokio::select! {
         ended = server => ended.map_err(Into::into),
         () = signals.next() => Ok(()),
+        () = sleep(grace) => {
+            let message = "--grace is over; ending what is still being answered";
+            tell(io::stderr(), format_args!("{message}"));
+            Ok(())
+        }
     };
     // Ends what may still run, and waits for the thread.
     spawn_blocking(move || engine.stop()).await?;
     ended
+}
+
+/// Writes a line. Nobody may be there to read it, and answers go on all the same.
+fn tell(mut to: impl Write, line: fmt::Arguments<'_>) {
+    let _ = writeln!(to, "{line}");
+}
+
+/// The name that the server listens by, if it is for this machine only and lets in anybody who
+/// reaches it.
+fn local_name(args: &ServeArgs, address: SocketAddr) -> Option<String> {
+    let is_open = args.api_key.is_empty() && address.ip().is_loopback();
+    is_open.then(|| args.host.clone())
 }
 
 async fn listen(args: &ServeArgs) -> Result<(TcpListener, SocketAddr)> {
@@ -212,6 +257,7 @@ fn limits(args: &ServeArgs) -> Limits {
         max_body: usize::try_from(args.max_body.0).unwrap_or(usize::MAX),
         max_tokens: args.max_tokens.map(NonZeroU32::get),
         deadline: args.timeout.map(seconds),
+        queue: args.queue(),
     }
 }
 
@@ -222,12 +268,24 @@ fn origins(cors: &[String]) -> Result<Option<Origins>> {
     if cors == ["*"] {
         return Ok(Some(Origins::Any));
     }
-    let origins = cors.iter().map(|origin| {
-        if !(origin.starts_with("http://") || origin.starts_with("https://")) {
-            let message = "a site is http:// or https:// and a name";
-            return Err(format!("--cors {origin}: {message}").into());
-        }
-        HeaderValue::from_str(origin).map_err(|error| format!("--cors {origin}: {error}").into())
+    let origins = cors.iter().map(|text| {
+        let origin = origin(text);
+        origin.map_err(|error| format!("--cors {text}: {error}").into())
     });
     Ok(Some(Origins::These(origins.collect::<Result<_>>()?)))
+}
+
+/// A site as browsers write it.
+fn origin(text: &str) -> Result<HeaderValue> {
+    if text == "*" {
+        return Err("it means all sites; leave out the others".into());
+    }
+    let name = text.strip_prefix("https://");
+    match name.or_else(|| text.strip_prefix("http://")) {
+        None | Some("") => Err("a site is http:// or https:// and a name".into()),
+        Some(name) if name.contains(['/', '?', '#']) => {
+            Err("a site ends with its name or port; leave out what follows".into())
+        }
+        Some(_) => Ok(HeaderValue::from_str(text)?),
+    }
 }

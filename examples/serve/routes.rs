@@ -8,6 +8,7 @@ use axum::{Router, middleware};
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 
 use crate::auth::require_key;
+use crate::host::require_local_name;
 use crate::openai::{ApiError, chat, completions, embeddings, models};
 use crate::state::App;
 use crate::{health, metrics, page, placement, tokenize};
@@ -19,7 +20,7 @@ pub fn routes(app: Arc<App>, origins: Option<Origins>) -> Router {
         .route("/v1/completions", post(completions::complete))
         .route("/v1/embeddings", post(embeddings::embed))
         .route("/v1/models", get(models::list))
-        .route("/v1/models/{id}", get(models::get))
+        .route("/v1/models/{*id}", get(models::get))
         .route("/tokenize", post(tokenize::tokenize))
         .route("/detokenize", post(tokenize::detokenize))
         .route("/metrics", get(metrics::metrics))
@@ -38,6 +39,10 @@ pub fn routes(app: Arc<App>, origins: Option<Origins>) -> Router {
         .merge(behind_key)
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&app),
+            require_local_name,
+        ))
         .with_state(app);
     match origins {
         Some(origins) => router.layer(cors(origins)),

@@ -19,7 +19,7 @@ use crate::tools::Format;
 /// Seconds after which a client may try again while the model loads.
 const LOADING_RETRY: u32 = 5;
 /// The same where all slots and the queue are taken.
-const BUSY_RETRY: u32 = 1;
+pub const BUSY_RETRY: u32 = 1;
 
 /// The server: there from the start.
 pub struct App {
@@ -27,6 +27,8 @@ pub struct App {
     pub limits: Limits,
     /// Keys of which a client has to show one; none: anybody may ask.
     pub api_keys: Vec<String>,
+    /// The server's own name, if it may not be asked by that of another machine.
+    pub local_name: Option<String>,
     /// When the server started.
     pub started: Instant,
     served: OnceLock<Arc<Served>>,
@@ -44,6 +46,8 @@ pub struct Limits {
     pub max_tokens: Option<u32>,
     /// The time of a request.
     pub deadline: Option<Duration>,
+    /// Requests that may wait.
+    pub queue: usize,
 }
 
 /// The model that is served: there once it is loaded.
@@ -77,10 +81,11 @@ pub struct ChatForm {
 
 impl App {
     /// A server without a model.
-    pub fn new(limits: Limits, api_keys: Vec<String>) -> Self {
+    pub fn new(limits: Limits, api_keys: Vec<String>, local_name: Option<String>) -> Self {
         Self {
             limits,
             api_keys,
+            local_name,
             started: Instant::now(),
             served: OnceLock::new(),
             loaded: AtomicU32::new(0),
@@ -206,12 +211,69 @@ impl From<Error> for ApiError {
             Error::Engine(EngineError::TooManyChoices { .. }) => {
                 Self::bad_request(message).with_param("n")
             }
-            Error::Engine(EngineError::Compute { .. })
-            | Error::CallbackPanicked { .. }
-            | Error::Llama { .. }
-            | Error::Decode(_) => Self::internal(message),
-            // Everything else says what is wrong with what was asked.
-            _ => Self::bad_request(message),
+            Error::Engine(EngineError::Compute { .. }) => Self::internal(message),
+            // These say what is wrong with what was asked.
+            Error::Engine(_)
+            | Error::Chat(_)
+            | Error::Vocab(_)
+            | Error::Sampler(_)
+            | Error::Nul { .. }
+            | Error::Parameter { .. } => Self::bad_request(message),
+            // The rest is of the model, the context or the machine.
+            _ => Self::internal(message),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use axum::response::IntoResponse;
+    use llama_moe::{ChatError, ContextError, MemoryError};
+
+    use super::*;
+
+    fn status(error: impl Into<Error>) -> StatusCode {
+        ApiError::from(error.into()).into_response().status()
+    }
+
+    #[test]
+    fn who_is_at_fault_is_told_by_the_status() {
+        let compute = EngineError::Compute {
+            reason: String::new(),
+        };
+        let file = Error::File {
+            path: "lost".into(),
+            source: io::ErrorKind::NotFound.into(),
+        };
+        let gone = Error::DeviceGone {
+            device: "RPC0".to_owned(),
+            endpoint: "127.0.0.1:1".to_owned(),
+            source: io::ErrorKind::ConnectionRefused.into(),
+        };
+        let load = Error::Load {
+            path: "lost".into(),
+            reason: String::new(),
+        };
+        for status in [
+            status(compute),
+            status(file),
+            status(gone),
+            status(load),
+            status(MemoryError::None),
+            status(ContextError::VocabOnly),
+        ] {
+            assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+        }
+        for status in [
+            status(EngineError::EmptyPrompt),
+            status(EngineError::TooManyChoices { n: 2, slots: 1 }),
+            status(ChatError::EmptyStopString),
+        ] {
+            assert_eq!(status, StatusCode::BAD_REQUEST);
+        }
+        let full = status(EngineError::QueueFull { queue: 1 });
+        assert_eq!(full, StatusCode::SERVICE_UNAVAILABLE);
     }
 }

@@ -34,8 +34,8 @@ struct Tokens {
 
 /// The tokens of a text.
 pub async fn tokenize(Ready(served): Ready, body: Body) -> ApiResult<Response> {
-    let text: Text = body.parse()?;
     blocking(move || {
+        let text: Text = body.parse()?;
         let vocab = &served.vocab;
         let tokens = vocab.tokenize(&text.content, text.add_special, text.parse_special)?;
         let ids = tokens.iter().map(|token| token.0);
@@ -60,8 +60,8 @@ pub async fn tokenize(Ready(served): Ready, body: Body) -> ApiResult<Response> {
 
 /// The text of tokens.
 pub async fn detokenize(Ready(served): Ready, body: Body) -> ApiResult<Response> {
-    let Tokens { tokens } = body.parse()?;
     blocking(move || {
+        let Tokens { tokens } = body.parse()?;
         let tokens: Vec<Token> = tokens.into_iter().map(Token).collect();
         let text = served
             .vocab

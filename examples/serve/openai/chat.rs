@@ -115,8 +115,9 @@ fn prepare(app: &App, served: &Served, body: &Body) -> ApiResult<Prepared> {
         .template
         .tokenize_rendered(&served.vocab, &(text.clone() + prefix))?;
 
-    let n = generation.choices(served.engine.slots())?;
-    let mut request = generation.apply(Request::new(tokens), served, &app.limits)?;
+    let settings = generation.settle(served, &app.limits)?;
+    let n = settings.n;
+    let mut request = settings.request(tokens);
     let has_tools = !tools.known.is_empty();
     let format = chat.format;
     let needs = format.is_some_and(|format| format.needs_control_tokens(has_tools));

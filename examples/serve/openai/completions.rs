@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use futures_util::{StreamExt, stream};
-use llama_moe::engine::{Event, Request};
-use llama_moe::{Result, Token};
+use futures_util::future::{FutureExt, TryFutureExt, ready};
+use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use llama_moe::engine::{Engine, EngineError, Event, Request};
+use llama_moe::{Error, Token};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::error::{ApiError, ApiResult};
-use super::generation::Generation;
+use super::generation::{Generation, Settings};
 use super::logprobs::CompletionLogprobs;
 use super::reply::word;
 use super::stream as sse;
@@ -33,16 +34,20 @@ struct CompletionFields {
     best_of: Option<u32>,
 }
 
-/// A request, ready for the engine.
+/// A request, checked.
 struct Prepared {
-    requests: Vec<Request>,
-    /// The text of each prompt, where answers begin with it.
-    echo: Vec<String>,
-    n: u32,
-    logprobs: bool,
+    /// The tokens of each prompt.
+    prompts: Vec<Vec<Token>>,
+    settings: Settings,
+    /// The likeliest tokens that are told for each token.
+    logprobs: Option<usize>,
+    /// Prompts that are with the engine at a time.
+    in_flight: usize,
     streams: bool,
-    includes_usage: bool,
 }
+
+/// The events of all prompts, each with the index of its prompt, as they come.
+type Events = BoxStream<'static, (usize, ApiResult<Event>)>;
 
 /// Goes on with texts.
 pub async fn complete(
@@ -50,41 +55,25 @@ pub async fn complete(
     Ready(served): Ready,
     body: Body,
 ) -> ApiResult<Response> {
-    let mut prepared = {
+    let (prepared, answers) = {
         let served = Arc::clone(&served);
         blocking(move || prepare(&app, &served, &body)).await?
     };
-    let engine = served.engine.clone();
-    let requests = std::mem::take(&mut prepared.requests);
-    // The first is refused if there is no room, and the others wait for theirs.
-    let mut requests = requests.into_iter();
-    let mut streams = Vec::new();
-    if let Some(first) = requests.next() {
-        let engine = engine.clone();
-        streams.push(blocking(move || Ok(engine.submit(first)?)).await?);
-    }
-    for request in requests {
-        streams.push(engine.submit_async(request).await?);
-    }
-    let answers = Answers::new(&prepared, &served.id, streams.len());
-    let events = stream::select_all(
-        streams
-            .into_iter()
-            .enumerate()
-            .map(|(index, events)| StreamExt::map(events, move |event| (index, event))),
-    );
-    if prepared.streams {
+    let streams = prepared.streams;
+    let events = submit_all(&served.engine, prepared).await?;
+    if streams {
         Ok(sse::response(answers.stream(events)))
     } else {
         answers.whole(events).await
     }
 }
 
-fn prepare(app: &App, served: &Served, body: &Body) -> ApiResult<Prepared> {
+fn prepare(app: &App, served: &Served, body: &Body) -> ApiResult<(Prepared, Answers)> {
     let generation: Generation = body.parse()?;
     let fields: CompletionFields = body.parse()?;
     served.check_model(generation.model.as_deref())?;
-    let n = generation.choices(served.engine.slots())?;
+    let settings = generation.settle(served, &app.limits)?;
+    let n = settings.n;
     let echoes = fields.echo.unwrap_or(false);
     if fields.suffix.is_some_and(|suffix| !suffix.is_null()) {
         return Err(ApiError::field("suffix", "this server does not fill gaps"));
@@ -100,33 +89,121 @@ fn prepare(app: &App, served: &Served, body: &Body) -> ApiResult<Prepared> {
         let message = "the tokens of a prompt are not told; leave out echo or logprobs";
         return Err(ApiError::field("echo", message));
     }
-    let prompts = fields.prompt.tokens(&served.vocab, "prompt", |text| {
-        served.check_length(text, served.n_ctx())?;
-        Ok(Request::text(&served.vocab, text)?.prompt().to_vec())
-    })?;
+    let (slots, queue) = (served.engine.slots() as usize, app.limits.queue);
+    let (n_prompts, most) = (fields.prompt.len(), slots.saturating_add(queue));
+    if n_prompts > most {
+        let message = format!(
+            "{n_prompts} texts, but a request has {most} at most, as many as the server's slots \
+             and queue"
+        );
+        return Err(ApiError::field("prompt", message));
+    }
+    let prompts = prompts(served, fields.prompt)?;
     let echo = |tokens: &Vec<Token>| -> ApiResult<String> {
         Ok(served.vocab.detokenize_lossy(tokens, true, true)?)
     };
     let echo = if echoes {
         prompts.iter().map(echo).collect::<ApiResult<_>>()?
     } else {
-        vec![String::new(); prompts.len()]
+        vec![String::new(); n_prompts]
     };
-    let requests = prompts.into_iter().map(|prompt| {
-        let mut request = generation.apply(Request::new(prompt), served, &app.limits)?;
-        if let Some(top) = fields.logprobs {
-            request = request.with_logprobs(top);
-        }
-        Ok(request)
-    });
-    Ok(Prepared {
-        requests: requests.collect::<ApiResult<_>>()?,
-        echo,
-        n,
-        logprobs: fields.logprobs.is_some(),
-        streams: generation.streams(),
+    let answers = Answers {
+        id: new_id("cmpl-"),
+        created: unix_time(),
+        model: served.id.clone(),
+        n: n as usize,
         includes_usage: generation.includes_usage(),
+        choices: choices(&echo, n, fields.logprobs.is_some()),
+        n_open: n_prompts,
+        usage: ApiUsage::default(),
+        timings: None,
+    };
+    let prepared = Prepared {
+        prompts,
+        in_flight: in_flight(slots, queue, n as usize),
+        settings,
+        logprobs: fields.logprobs,
+        streams: generation.streams(),
+    };
+    Ok((prepared, answers))
+}
+
+/// The tokens of the prompts, all of which have to fit before the first is computed.
+fn prompts(served: &Served, input: Input) -> ApiResult<Vec<Vec<Token>>> {
+    let n_ctx = served.n_ctx();
+    let prompts = input.tokens(&served.vocab, "prompt", |text| {
+        served.check_length(text, n_ctx)?;
+        Ok(Request::text(&served.vocab, text)?.prompt().to_vec())
+    })?;
+    let too_long = prompts.iter().position(|prompt| prompt.len() > n_ctx);
+    if let Some(index) = too_long {
+        let error = EngineError::PromptTooLong {
+            n_prompt: prompts[index].len(),
+            n_ctx,
+        };
+        let error = ApiError::from(Error::from(error));
+        return Err(error.with_param(format!("prompt[{index}]")));
+    }
+    Ok(prompts)
+}
+
+/// Prompts of one request that are with the engine at a time: as many as there are slots for, and
+/// no more than half of the queue, so that others find room there.
+fn in_flight(slots: usize, queue: usize, n: usize) -> usize {
+    (slots / n.max(1)).min(queue / 2).max(1)
+}
+
+/// Submits the first prompt, which is refused if there is no room. The others follow as those
+/// before them end.
+async fn submit_all(engine: &Engine, prepared: Prepared) -> ApiResult<Events> {
+    let in_flight = prepared.in_flight;
+    let settings = Arc::new((prepared.settings, prepared.logprobs));
+    let request = move |prompt| {
+        let (settings, logprobs) = &*settings;
+        let request = settings.request(prompt);
+        match logprobs {
+            Some(top) => request.with_logprobs(*top),
+            None => request,
+        }
+    };
+    let mut prompts = prepared.prompts.into_iter();
+    // There is one at least, and an empty one would be refused.
+    let first = prompts.next().unwrap_or_default();
+    let first = {
+        let (engine, request) = (engine.clone(), request.clone());
+        blocking(move || Ok(engine.submit(request(first))?)).await?
+    };
+    let first = first.map_err(ApiError::from).boxed();
+    let engine = engine.clone();
+    let others = stream::iter(prompts).map(move |prompt| {
+        let (engine, request) = (engine.clone(), request.clone());
+        submit_later(engine, move || request(prompt))
+            .try_flatten_stream()
+            .boxed()
+    });
+    let events = stream::once(ready(first)).chain(others).enumerate();
+    let events = events.map(|(prompt, events)| events.map(move |event| (prompt, event)).boxed());
+    Ok(events.flatten_unordered(in_flight).boxed())
+}
+
+/// Submits a request once there is room for it.
+async fn submit_later(
+    engine: Engine,
+    request: impl FnOnce() -> Request + Send + 'static,
+) -> ApiResult<BoxStream<'static, ApiResult<Event>>> {
+    let mut submitted = Box::pin(async move { engine.submit_async(request()).await });
+    // The first step checks the request and makes its samplers, which takes a while with a large
+    // grammar; the rest is waiting.
+    let (submitted, first) = blocking(move || {
+        let first = submitted.as_mut().now_or_never();
+        Ok((submitted, first))
     })
+    .await?;
+    let events = match first {
+        Some(events) => events?,
+        None => submitted.await?,
+    };
+    Ok(events.map_err(ApiError::from).boxed())
 }
 
 /// The response of several prompts, in pieces or whole.
@@ -172,29 +249,19 @@ struct ApiChoice {
     finish_reason: Option<&'static str>,
 }
 
-impl Answers {
-    fn new(prepared: &Prepared, model: &str, n_prompts: usize) -> Self {
-        let n = prepared.n as usize;
-        let choices = prepared.echo.iter().flat_map(|echo| {
-            (0..n).map(move |_| Choice {
-                text: echo.clone(),
-                logprobs: prepared.logprobs.then(CompletionLogprobs::default),
-                finish_reason: None,
-            })
-        });
-        Self {
-            id: new_id("cmpl-"),
-            created: unix_time(),
-            model: model.to_owned(),
-            n,
-            includes_usage: prepared.includes_usage,
-            choices: choices.collect(),
-            n_open: n_prompts,
-            usage: ApiUsage::default(),
-            timings: None,
-        }
-    }
+/// The answers before they begin, `n` to each prompt.
+fn choices(echo: &[String], n: u32, logprobs: bool) -> Vec<Choice> {
+    let choices = echo.iter().flat_map(|echo| {
+        (0..n).map(move |_| Choice {
+            text: echo.clone(),
+            logprobs: logprobs.then(CompletionLogprobs::default),
+            finish_reason: None,
+        })
+    });
+    choices.collect()
+}
 
+impl Answers {
     /// Takes an event of the prompt with this index, and returns the answer it is about.
     fn take(&mut self, prompt: usize, event: Event) -> Option<usize> {
         let at = |choice: u32| prompt * self.n + choice as usize;
@@ -245,13 +312,18 @@ impl Answers {
         }
     }
 
+    /// The events of the response. An error is the last one, and ends the other answers too.
     fn stream(
-        mut self,
-        events: impl stream::Stream<Item = (usize, Result<Event>)> + Send + 'static,
+        self,
+        events: Events,
     ) -> impl stream::Stream<Item = Vec<axum::response::sse::Event>> + Send + 'static {
-        events.map(move |(prompt, event)| match event {
-            Ok(event) => self.pieces(prompt, event),
-            Err(error) => vec![sse::error(&error.into())],
+        stream::unfold(Some((self, events)), |state| async move {
+            let (mut answers, mut events) = state?;
+            let (prompt, event) = events.next().await?;
+            Some(match event {
+                Ok(event) => (answers.pieces(prompt, event), Some((answers, events))),
+                Err(error) => (vec![sse::error(&error)], None),
+            })
         })
     }
 
@@ -280,10 +352,7 @@ impl Answers {
         pieces
     }
 
-    async fn whole(
-        mut self,
-        mut events: impl stream::Stream<Item = (usize, Result<Event>)> + Unpin,
-    ) -> ApiResult<Response> {
+    async fn whole(mut self, mut events: Events) -> ApiResult<Response> {
         while let Some((prompt, event)) = events.next().await {
             self.take(prompt, event?);
         }
@@ -299,5 +368,51 @@ impl Answers {
             });
         let usage = Some(Some(self.usage));
         Ok(axum::Json(self.object(choices.collect(), usage)).into_response())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_leaves_room_for_others() {
+        assert_eq!(in_flight(4, 64, 1), 4);
+        assert_eq!(in_flight(4, 64, 2), 2);
+        assert_eq!(in_flight(4, 64, 3), 1);
+        assert_eq!(in_flight(8, 6, 1), 3);
+        assert_eq!(in_flight(4, 1, 1), 1);
+    }
+
+    #[test]
+    fn an_error_ends_the_stream() {
+        let answers = Answers {
+            id: "cmpl-1".to_owned(),
+            created: 0,
+            model: "model".to_owned(),
+            n: 1,
+            includes_usage: false,
+            choices: choices(&[String::new(), String::new()], 1, false),
+            n_open: 2,
+            usage: ApiUsage::default(),
+            timings: None,
+        };
+        let text = || {
+            Ok(Event::Text {
+                choice: 0,
+                text: "a".to_owned(),
+                is_reasoning: false,
+                tokens: Vec::new(),
+                logprobs: Vec::new(),
+            })
+        };
+        let error = Err(ApiError::internal("it failed"));
+        let events = stream::iter([(0, text()), (1, error), (0, text())]);
+        // The other answer would go on for ever.
+        let events = events.chain(stream::pending()).boxed();
+        let pieces = answers.stream(events).collect::<Vec<_>>().now_or_never();
+        let pieces = pieces.expect("the stream has ended");
+        assert_eq!(pieces.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1]);
+        assert!(format!("{:?}", pieces[1]).contains("it failed"));
     }
 }

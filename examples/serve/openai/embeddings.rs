@@ -2,16 +2,22 @@
 
 use std::sync::Arc;
 
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use llama_moe::engine::Embeddings;
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
 use super::Input;
 use super::error::{ApiError, ApiResult};
 use super::usage::ApiUsage;
 use crate::body::Body;
-use crate::state::{Ready, blocking};
+use crate::state::{App, BUSY_RETRY, Ready, Served, blocking};
+
+/// Tokens of all texts of a request, as many as the API takes.
+const MAX_TOKENS: usize = 300_000;
 
 /// The fields of a request.
 #[derive(Debug, Deserialize)]
@@ -44,16 +50,61 @@ enum Encoded {
     Base64(String),
 }
 
+/// A request that is being computed.
+struct Asked {
+    embeddings: Embeddings,
+    encode: fn(Vec<f32>) -> Encoded,
+    n_tokens: usize,
+}
+
 /// Embeds texts. Embeddings have the length 1, as the API's have.
-pub async fn embed(Ready(served): Ready, body: Body) -> ApiResult<Response> {
+pub async fn embed(
+    State(app): State<Arc<App>>,
+    Ready(served): Ready,
+    body: Body,
+) -> ApiResult<Response> {
+    let answer = answer(served, body);
+    match app.limits.deadline {
+        None => answer.await,
+        // What is not computed by then is cancelled.
+        Some(deadline) => timeout(deadline, answer).await.unwrap_or_else(|_| {
+            let seconds = deadline.as_secs();
+            let message = format!("the texts were not embedded within {seconds} s (--timeout)");
+            Err(ApiError::unavailable(message, BUSY_RETRY).with_code("timeout"))
+        }),
+    }
+}
+
+async fn answer(served: Arc<Served>, body: Body) -> ApiResult<Response> {
+    let asked = {
+        let served = Arc::clone(&served);
+        blocking(move || ask(&served, &body)).await?
+    };
+    let embeddings = asked.embeddings.await?;
+    blocking(move || {
+        let data = embeddings.into_iter().enumerate();
+        let data = data.map(|(index, embedding)| ApiEmbedding {
+            object: "embedding",
+            index,
+            embedding: (asked.encode)(normalised(embedding)),
+        });
+        Ok(axum::Json(ApiEmbeddings {
+            object: "list",
+            data: data.collect(),
+            model: served.id.clone(),
+            usage: ApiUsage::of_prompt(asked.n_tokens),
+        })
+        .into_response())
+    })
+    .await
+}
+
+fn ask(served: &Served, body: &Body) -> ApiResult<Asked> {
     let fields: EmbeddingFields = body.parse()?;
     served.check_model(fields.model.as_deref())?;
     let encode = match fields.encoding_format.as_deref() {
-        None | Some("float") => Encoded::Floats,
-        Some("base64") => |embedding: Vec<f32>| {
-            let bytes: Vec<u8> = embedding.into_iter().flat_map(f32::to_le_bytes).collect();
-            Encoded::Base64(BASE64_STANDARD.encode(bytes))
-        },
+        None | Some("float") => Encoded::Floats as fn(Vec<f32>) -> Encoded,
+        Some("base64") => in_base64,
         Some(other) => {
             let message = format!("it is '{other}', but can be float and base64");
             return Err(ApiError::field("encoding_format", message));
@@ -64,32 +115,25 @@ pub async fn embed(Ready(served): Ready, body: Body) -> ApiResult<Response> {
         let message = format!("this model's embeddings have {n_embd} dimensions");
         return Err(ApiError::field("dimensions", message));
     }
-
-    let (embeddings, n_tokens) = {
-        let served = Arc::clone(&served);
-        let tokenize = move || {
-            let texts = fields.input.tokens(&served.vocab, "input", |text| {
-                served.check_length(text, served.engine.embed_tokens())?;
-                Ok(served.vocab.tokenize(text, true, false)?)
-            })?;
-            let n_tokens = texts.iter().map(Vec::len).sum();
-            Ok((served.engine.embed(texts)?, n_tokens))
-        };
-        blocking(tokenize).await?
-    };
-    let data = embeddings.await?.into_iter().enumerate();
-    let data = data.map(|(index, embedding)| ApiEmbedding {
-        object: "embedding",
-        index,
-        embedding: encode(normalised(embedding)),
-    });
-    Ok(axum::Json(ApiEmbeddings {
-        object: "list",
-        data: data.collect(),
-        model: served.id.clone(),
-        usage: ApiUsage::of_prompt(n_tokens),
+    let texts = fields.input.tokens(&served.vocab, "input", |text| {
+        served.check_length(text, served.engine.embed_tokens())?;
+        Ok(served.vocab.tokenize(text, true, false)?)
+    })?;
+    let n_tokens = texts.iter().map(Vec::len).sum();
+    if n_tokens > MAX_TOKENS {
+        let message = format!("{n_tokens} tokens in all, but a request has {MAX_TOKENS} at most");
+        return Err(ApiError::field("input", message));
+    }
+    Ok(Asked {
+        embeddings: served.engine.embed(texts)?,
+        encode,
+        n_tokens,
     })
-    .into_response())
+}
+
+fn in_base64(embedding: Vec<f32>) -> Encoded {
+    let bytes: Vec<u8> = embedding.into_iter().flat_map(f32::to_le_bytes).collect();
+    Encoded::Base64(BASE64_STANDARD.encode(bytes))
 }
 
 fn normalised(mut embedding: Vec<f32>) -> Vec<f32> {

@@ -1,6 +1,7 @@
 //! What chats and completions share: how tokens are chosen, and when to stop.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use llama_moe::engine::Request;
 use llama_moe::{SamplerChain, Seed, Token, Vocab};
@@ -12,6 +13,12 @@ use crate::state::{Limits, Served};
 
 /// Stop strings of a request, at most: each is looked for after each token.
 const MAX_STOPS: usize = 16;
+
+/// Bytes of all of them: each answer has its own copy.
+const MAX_STOP_BYTES: usize = 4096;
+
+/// Tokens with a bias, at most: each answer has its own copy of these, too.
+const MAX_BIASES: usize = 4096;
 
 /// Tokens of a text whose repetition is penalised, counted from its end.
 const PENALTY_LAST_N: u32 = 1024;
@@ -44,6 +51,20 @@ pub struct Generation {
 #[derive(Clone, Copy, Debug, Default, Deserialize)]
 pub struct StreamOptions {
     include_usage: Option<bool>,
+}
+
+/// What a request says of its answers, checked: the same for each of its prompts.
+pub struct Settings {
+    /// Answers to each prompt.
+    pub n: u32,
+    seed: Seed,
+    stops: Vec<String>,
+    biases: Vec<(Token, f32)>,
+    max_tokens: Option<u32>,
+    /// When all answers are to be over.
+    deadline: Option<Instant>,
+    grammar: Option<String>,
+    sampling: Sampling,
 }
 
 /// How tokens are chosen.
@@ -82,30 +103,29 @@ impl Generation {
         }
     }
 
-    /// Puts all of this into a request.
-    pub fn apply(&self, request: Request, served: &Served, limits: &Limits) -> ApiResult<Request> {
-        let mut request = request
-            .with_n(self.choices(served.engine.slots())?)
-            .with_seed(self.seed())
-            .with_stop_strings(self.stops()?)
-            .with_logit_bias(self.biases(&served.vocab)?);
-        if let Some(n) = self.max_tokens(limits)? {
-            request = request.with_max_tokens(n);
-        }
-        if let Some(deadline) = limits.deadline {
-            request = request.with_deadline(deadline);
-        }
+    /// Checks all of this. The time of the request counts from now.
+    pub fn settle(&self, served: &Served, limits: &Limits) -> ApiResult<Settings> {
+        let settings = Settings {
+            n: self.choices(served.engine.slots())?,
+            seed: self.seed(),
+            stops: self.stops()?,
+            biases: self.biases(&served.vocab)?,
+            max_tokens: self.max_tokens(limits)?,
+            // One that cannot be counted never comes.
+            deadline: limits
+                .deadline
+                .and_then(|after| Instant::now().checked_add(after)),
+            grammar: self.grammar.clone(),
+            sampling: self.sampling()?,
+        };
         if let Some(grammar) = &self.grammar {
-            let vocab = &served.vocab;
-            // By itself first, so that an error names the field.
+            // By itself, so that an error names the field.
             SamplerChain::new()
-                .grammar(vocab, grammar, "root")
+                .grammar(&served.vocab, grammar, "root")
                 .greedy()
                 .map_err(|error| ApiError::field("grammar", error.to_string()))?;
-            request = request.with_grammar(grammar, "root");
         }
-        let sampling = self.sampling()?;
-        Ok(request.with_sampler(move |chain, seed| sampling.end(chain, seed)))
+        Ok(settings)
     }
 
     /// Tokens of an answer at most.
@@ -149,10 +169,20 @@ impl Generation {
                 "an empty text would end every answer",
             ));
         }
+        let n_bytes: usize = stops.iter().map(String::len).sum();
+        if n_bytes > MAX_STOP_BYTES {
+            let message = format!("{n_bytes} bytes, but {MAX_STOP_BYTES} at most");
+            return Err(ApiError::field("stop", message));
+        }
         Ok(stops)
     }
 
     fn biases(&self, vocab: &Vocab) -> ApiResult<Vec<(Token, f32)>> {
+        let n_biases = self.logit_bias.as_ref().map_or(0, BTreeMap::len);
+        if n_biases > MAX_BIASES {
+            let message = format!("{n_biases} tokens, but {MAX_BIASES} at most");
+            return Err(ApiError::field("logit_bias", message));
+        }
         let biases = self.logit_bias.iter().flatten();
         let biases = biases.map(|(key, &bias)| {
             let token = key.parse().map(Token).ok();
@@ -191,6 +221,29 @@ impl Generation {
             frequency: self.frequency_penalty.unwrap_or(0.0),
             presence: self.presence_penalty.unwrap_or(0.0),
         })
+    }
+}
+
+impl Settings {
+    /// The request for one prompt.
+    pub fn request(&self, prompt: Vec<Token>) -> Request {
+        let sampling = self.sampling;
+        let mut request = Request::new(prompt)
+            .with_n(self.n)
+            .with_seed(self.seed)
+            .with_stop_strings(&self.stops)
+            .with_logit_bias(self.biases.iter().copied())
+            .with_sampler(move |chain, seed| sampling.end(chain, seed));
+        if let Some(n) = self.max_tokens {
+            request = request.with_max_tokens(n);
+        }
+        if let Some(deadline) = self.deadline {
+            request = request.with_deadline(deadline.saturating_duration_since(Instant::now()));
+        }
+        if let Some(grammar) = &self.grammar {
+            request = request.with_grammar(grammar, "root");
+        }
+        request
     }
 }
 
@@ -300,6 +353,7 @@ mod tests {
         for wrong in [
             r#"{"stop": ""}"#.to_owned(),
             format!(r#"{{"stop": {:?}}}"#, ["a"; 17]),
+            format!(r#"{{"stop": ["b", {:?}]}}"#, "a".repeat(4096)),
         ] {
             assert!(message(generation(&wrong).stops()).starts_with("stop:"));
         }

@@ -22,6 +22,11 @@ enum Text {
 }
 
 impl Input {
+    /// How many texts there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// The tokens of each. `tokenize` makes them of a text.
     pub fn tokens(
         self,

@@ -1,10 +1,11 @@
 //! `/v1/models`: the one model there is.
 
 use axum::extract::Path;
+use axum::extract::rejection::PathRejection;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::error::ApiResult;
+use super::error::{ApiError, ApiResult};
 use crate::state::{Ready, Served};
 
 #[derive(Serialize)]
@@ -22,8 +23,12 @@ pub async fn list(Ready(served): Ready) -> axum::Json<Value> {
     axum::Json(json!({"object": "list", "data": [model(&served)]}))
 }
 
-/// One model.
-pub async fn get(Ready(served): Ready, Path(id): Path<String>) -> ApiResult<axum::Json<Value>> {
+/// One model. Its name may have slashes.
+pub async fn get(
+    Ready(served): Ready,
+    id: Result<Path<String>, PathRejection>,
+) -> ApiResult<axum::Json<Value>> {
+    let Path(id) = id.map_err(|error| ApiError::new(error.status(), error.body_text()))?;
     served.check_model(Some(&id))?;
     Ok(axum::Json(json!(model(&served))))
 }

@@ -30,6 +30,8 @@ pub struct Replies {
 struct Choice {
     parser: Option<Parser>,
     n_calls: usize,
+    /// What the parser may still give back as text that is the prompt's, not the answer's.
+    primed: String,
 }
 
 impl Replies {
@@ -41,15 +43,24 @@ impl Replies {
         parallel: bool,
         prefix: &str,
     ) -> Self {
-        let choice = |_| {
+        let primed = || {
             let mut parser = Parser::new(format, tools);
-            if !prefix.is_empty() {
-                parser.push(prefix);
-            }
-            Choice {
-                parser: Some(parser),
-                n_calls: 0,
-            }
+            parser.push(prefix);
+            parser
+        };
+        // What a reply that ends there is read as.
+        let text: String = primed()
+            .finish()
+            .into_iter()
+            .filter_map(|part| match part {
+                Part::Content(text) => Some(text),
+                _ => None,
+            })
+            .collect();
+        let choice = |_| Choice {
+            parser: Some(primed()),
+            n_calls: 0,
+            primed: text.clone(),
         };
         Self {
             choices: (0..n).map(choice).collect(),
@@ -80,10 +91,10 @@ impl Replies {
                 let parts = parser.map_or_else(Vec::new, Parser::finish);
                 let mut outputs = self.parts(choice, parts, Vec::new());
                 let has_calls = self.choice(choice).is_some_and(|choice| choice.n_calls > 0);
-                let reason = if has_calls {
-                    "tool_calls"
-                } else {
-                    word(&reason)
+                let reason = match word(&reason) {
+                    "stop" if has_calls => "tool_calls",
+                    // It was cut, perhaps in the midst of another call.
+                    word => word,
                 };
                 outputs.push(Output::Finish { choice, reason });
                 outputs
@@ -95,6 +106,10 @@ impl Replies {
 
     fn parts(&mut self, index: u32, parts: Vec<Part>, tokens: Vec<TokenLogprobs>) -> Vec<Output> {
         let most = if self.parallel_calls { usize::MAX } else { 1 };
+        let parts = match self.choice(index) {
+            Some(choice) => choice.without_primed(parts),
+            None => parts,
+        };
         let mut outputs = Vec::new();
         let mut output = |part, logprobs| {
             outputs.push(Output::Part {
@@ -129,11 +144,109 @@ impl Replies {
     }
 }
 
+impl Choice {
+    /// Leaves out the text that the prompt ends with. It comes back where what follows it is no
+    /// call after all.
+    fn without_primed(&mut self, parts: Vec<Part>) -> Vec<Part> {
+        let left = parts.into_iter().filter_map(|part| {
+            let primed = std::mem::take(&mut self.primed);
+            let Part::Content(text) = part else {
+                return Some(part);
+            };
+            if let Some(rest) = text.strip_prefix(&primed) {
+                return (!rest.is_empty()).then(|| Part::Content(rest.to_owned()));
+            }
+            match primed.strip_prefix(&text) {
+                Some(rest) => {
+                    self.primed = rest.to_owned();
+                    None
+                }
+                None => Some(Part::Content(text)),
+            }
+        });
+        left.collect()
+    }
+}
+
 /// The API's word. It has none for a deadline: like the others that cut an answer, it is
 /// `length`.
 pub fn word(reason: &FinishReason) -> &'static str {
     match reason {
         FinishReason::EndOfGeneration | FinishReason::Stop(_) => "stop",
         _ => "length",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tools::Forced;
+    use crate::tools::tests::weather;
+
+    /// The text, the number of calls, and what ended an answer of these pieces.
+    fn read(
+        mut replies: Replies,
+        pieces: &[&str],
+        reason: FinishReason,
+    ) -> (String, usize, &'static str) {
+        let events = pieces.iter().map(|&text| Event::Text {
+            choice: 0,
+            text: text.to_owned(),
+            is_reasoning: false,
+            tokens: Vec::new(),
+            logprobs: Vec::new(),
+        });
+        let finish = Event::Finish { choice: 0, reason };
+        let events: Vec<Event> = events.chain([finish]).collect();
+        let (mut text, mut n_calls, mut word) = (String::new(), 0, "");
+        for output in events.into_iter().flat_map(|event| replies.take(event)) {
+            match output {
+                Output::Part { part, .. } => match part {
+                    Some(Part::Content(content)) => text.push_str(&content),
+                    Some(Part::Call(_)) => n_calls += 1,
+                    _ => {}
+                },
+                Output::Finish { reason, .. } => word = reason,
+                Output::Done { .. } => {}
+            }
+        }
+        (text, n_calls, word)
+    }
+
+    #[test]
+    fn a_forced_call_that_is_cut_has_nothing_of_the_prompt() {
+        let tools = [weather()];
+        for format in [
+            Format::Tagged,
+            Format::Llama3,
+            Format::Mistral,
+            Format::Harmony,
+        ] {
+            let prefix = Forced::new(format, &tools).unwrap().prefix;
+            for pieces in [&["{\"ci"][..], &["{", "\"ci"], &["  {\"ci"]] {
+                let replies = Replies::new(1, Some(format), &tools, true, &prefix);
+                let written = pieces.concat();
+                let read = read(replies, pieces, FinishReason::Length);
+                let expected = (written.trim().to_owned(), 0, "length");
+                let read = (read.0.trim().to_owned(), read.1, read.2);
+                assert_eq!(read, expected, "{format:?}");
+            }
+        }
+        // Text that only looks like the prompt's is the answer's own.
+        let replies = Replies::new(1, Some(Format::Tagged), &tools, true, "");
+        let text = "<tool_call>\nnothing";
+        let read = read(replies, &[text], FinishReason::EndOfGeneration);
+        assert_eq!(read, (text.to_owned(), 0, "stop"));
+    }
+
+    #[test]
+    fn an_answer_that_is_cut_after_a_call_is_cut() {
+        let call = r#"<tool_call>{"name": "weather", "arguments": {"city": "Oslo"}}</tool_call>"#;
+        let replies = || Replies::new(1, Some(Format::Tagged), &[weather()], true, "");
+        let cut = [call, "<tool_call>{\"na"];
+        let (_, n_calls, word) = read(replies(), &cut, FinishReason::Length);
+        assert_eq!((n_calls, word), (1, "length"));
+        let (_, n_calls, word) = read(replies(), &[call, call], FinishReason::EndOfGeneration);
+        assert_eq!((n_calls, word), (2, "tool_calls"));
     }
 }

@@ -31,6 +31,8 @@ pub struct Parser {
     /// Text that is not given out yet: a call from its beginning on, or what may be one.
     held: String,
     in_call: bool,
+    /// Bytes of a held call in which its end is not.
+    searched: usize,
     /// Spaces before a call are not part of the text.
     spaces: String,
     has_calls: bool,
@@ -43,6 +45,7 @@ impl Parser {
             tools: tools.to_vec(),
             held: String::new(),
             in_call: false,
+            searched: 0,
             spaces: String::new(),
             has_calls: false,
         }
@@ -91,19 +94,35 @@ impl Parser {
             self.in_call = found.is_some();
             return self.in_call;
         }
-        // A text among the arguments may hold the mark: then the JSON ends too early.
-        let ends = self.held.match_indices(CLOSE).map(|(at, _)| at);
-        let Some(end) = ends.into_iter().find(|&at| !is_cut_json(&self.held[..at])) else {
+        let Some(end) = self.end_of_call() else {
             return false;
         };
         let rest = self.held.split_off(end + CLOSE.len());
         let held = std::mem::replace(&mut self.held, rest);
         self.in_call = false;
+        self.searched = 0;
         match block(&held[..end], &self.tools) {
             Some(call) => self.call(call, parts),
             None => self.text(&format!("{OPEN}{held}"), parts),
         }
         true
+    }
+
+    /// Where the mark is that ends the held call. No part of the text is searched twice.
+    fn end_of_call(&mut self) -> Option<usize> {
+        while let Some(found) = first(&self.held[self.searched..], &[CLOSE]) {
+            let end = self.searched + found.at;
+            // A text among the arguments may hold the mark: then the JSON ends too early.
+            if !is_cut_json(&self.held[..end]) {
+                return Some(end);
+            }
+            self.searched = end + CLOSE.len();
+        }
+        // The last bytes may be the beginning of a mark.
+        let open = self.held.len().saturating_sub(CLOSE.len() - 1);
+        let open = (open..self.held.len()).find(|&at| self.held.is_char_boundary(at));
+        self.searched = self.searched.max(open.unwrap_or(self.held.len()));
+        None
     }
 
     fn call(&mut self, call: Call, parts: &mut Vec<Part>) {
@@ -186,6 +205,7 @@ fn keys_and_values(text: &str, tools: &[Tool]) -> Option<Call> {
 mod tests {
     use super::super::Format::Tagged;
     use super::super::tests::{call, content, parse, weather};
+    use super::Parser;
 
     #[test]
     fn text_and_parallel_calls() {
@@ -245,6 +265,23 @@ mod tests {
             parse(Tagged, &[weather()], text),
             [call("weather", r#"{"city":"</tool_call>"}"#)]
         );
+    }
+
+    #[test]
+    fn many_marks_within_a_text_are_looked_at_once_each() {
+        let city = "Ålesund </tool_call>".repeat(1000);
+        let text = format!(
+            "<tool_call>{{\"name\": \"weather\", \"arguments\": {{\"city\": \"{city}\"}}}}</tool_call>"
+        );
+        let mut parser = Parser::new(&[weather()]);
+        let mut parts = Vec::new();
+        // Letter by letter, looking at all of them again would take the better part of an hour.
+        for (at, letter) in text.char_indices() {
+            parts.extend(parser.push(&text[at..at + letter.len_utf8()]));
+        }
+        parts.extend(parser.finish());
+        let arguments = format!("{{\"city\":\"{city}\"}}");
+        assert_eq!(parts, [call("weather", &arguments)]);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What is answered, whole and as a stream.
 
+use std::thread;
+
 use serde_json::{Value, json};
 
 use super::QUESTION;
@@ -140,16 +142,33 @@ fn a_completion_goes_on_with_a_text() {
 }
 
 #[test]
-fn more_prompts_than_the_queue_holds_are_answered_one_after_another() {
+fn many_prompts_leave_room_for_other_clients() {
     let server = Server::start(&["--slots", "2", "--queue", "4"]);
-    let prompts = vec!["How do I"; 50];
-    let body = json!({"prompt": prompts, "max_tokens": 2, "temperature": 0});
-    let answer = server.post("/v1/completions", &body).ok();
+    let body = json!({"prompt": vec!["How do I"; 6], "max_tokens": 100, "temperature": 0,
+        "logit_bias": ends(&server)});
+    let answer = thread::scope(|scope| {
+        let many = scope.spawn(|| server.post("/v1/completions", &body).ok());
+        // One at a time, each finds a place in the queue.
+        let mut n = 0;
+        while !many.is_finished() {
+            server.chat("Hello", json!({"max_tokens": 1})).ok();
+            n += 1;
+        }
+        assert!(n > 0);
+        many.join().unwrap()
+    });
     let choices = answer["choices"].as_array().unwrap();
-    assert_eq!(choices.len(), 50);
-    let all_alike = |choice: &Value| choice["text"] == choices[0]["text"];
-    assert!(choices.iter().all(all_alike), "{answer}");
+    assert_eq!(choices.len(), 6);
+    for (index, choice) in choices.iter().enumerate() {
+        assert_eq!(choice["index"], index);
+        assert_ne!(choice["text"], "");
+    }
+    assert_eq!(answer["usage"]["completion_tokens"], 600);
     server.wait_until_idle();
+
+    let body = with(body, json!({"prompt": vec!["How do I"; 7]}));
+    let error = server.post("/v1/completions", &body).error(400);
+    assert_eq!(error["param"], "prompt");
 }
 
 #[test]

@@ -79,6 +79,15 @@ fn fields_of_the_wrong_type_are_named() {
             .error(400);
         assert_eq!(error["param"], param, "{error}");
     }
+    for (path, missing) in [
+        (CHAT, "messages"),
+        ("/v1/completions", "prompt"),
+        ("/v1/embeddings", "input"),
+        ("/tokenize", "content"),
+    ] {
+        let error = server.post(path, &json!({})).error(400);
+        assert_eq!(error["param"], missing, "{error}");
+    }
 }
 
 #[test]
@@ -195,6 +204,17 @@ fn prompts_that_are_too_long() {
         let error = server.post(path, &body).error(400);
         assert_eq!(error["code"], "context_length_exceeded", "{error}");
     }
+    // The one that is too long is named, and the others are not computed before.
+    let tokens = vec![300; 1_000_000];
+    for prompt in [json!([[300], tokens]), json!(["a", "b", long])] {
+        let body = json!({"prompt": prompt, "stream": true});
+        let error = server.post("/v1/completions", &body).error(400);
+        assert_eq!(error["code"], "context_length_exceeded", "{error}");
+    }
+    let body = json!({"prompt": [[300], tokens], "stream": true});
+    let error = server.post("/v1/completions", &body).error(400);
+    assert_eq!(error["param"], "prompt[1]");
+    assert_eq!(server.metric("prompt_tokens_total"), 0.0);
     // Beyond the limit of the body.
     let long = "word ".repeat(20_000_000 / 5);
     server.chat(&long, json!({})).error(413);

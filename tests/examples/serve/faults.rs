@@ -1,6 +1,6 @@
 //! Clients that leave, say nothing, or say it slowly.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,7 +33,7 @@ fn a_client_that_leaves_frees_its_slots() {
             let mut connection = TcpStream::connect(server.address).unwrap();
             let body = body.to_string();
             let head = format!(
-                "POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
+                "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
                  Content-Length: {}\r\n\r\n{body}",
                 body.len()
             );
@@ -84,7 +84,7 @@ fn others_go_on_when_one_leaves() {
 #[test]
 fn connections_that_say_nothing_keep_nobody_out_and_are_closed() {
     let server = Server::start(&[]);
-    let mut silent: Vec<TcpStream> = (0..200)
+    let mut silent: Vec<TcpStream> = (0..1000)
         .map(|_| TcpStream::connect(server.address).unwrap())
         .collect();
     // Half of a head is not much more.
@@ -100,12 +100,41 @@ fn connections_that_say_nothing_keep_nobody_out_and_are_closed() {
             .unwrap();
         // At the end nothing or the error that the protocol has for this.
         let mut rest = Vec::new();
-        let _ = stream.read_to_end(&mut rest);
+        match stream.read_to_end(&mut rest) {
+            Ok(_) => {}
+            // What came of the head was not all read.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+            Err(error) => panic!("the connection is still open: {error}"),
+        }
         assert!(
             rest.is_empty() || rest.starts_with(b"HTTP/1.1 408"),
             "{rest:?}"
         );
     }
+}
+
+#[test]
+fn a_client_that_reads_nothing_is_given_up() {
+    let server = Server::start(&[]);
+    // More answers than the system keeps for a client.
+    let length = server.get("/placement.svg").body.len();
+    let n = (32 << 20) / length + 1;
+    let mut stream = TcpStream::connect(server.address).unwrap();
+    let patience = Some(Duration::from_secs(60));
+    stream.set_write_timeout(patience).unwrap();
+    stream.set_read_timeout(patience).unwrap();
+    let requests = "GET /placement.svg HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(n);
+    stream.write_all(requests.as_bytes()).unwrap();
+    // Others do not notice.
+    server.chat("Hello", json!({"max_tokens": 1})).ok();
+    thread::sleep(Duration::from_secs(40));
+    let mut answers = Vec::new();
+    match stream.read_to_end(&mut answers) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+        Err(error) => panic!("the connection is still open: {error}"),
+    }
+    assert!(answers.len() < n * length, "all was kept for the client");
 }
 
 #[test]
@@ -118,8 +147,15 @@ fn what_is_no_http_is_refused() {
     ] {
         let mut stream = TcpStream::connect(server.address).unwrap();
         stream.write_all(bytes).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(60)))
+            .unwrap();
         let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer);
+        match stream.read_to_end(&mut answer) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+            Err(error) => panic!("the connection is still open: {error}"),
+        }
         assert!(
             answer.is_empty() || answer.starts_with(b"HTTP/1.1 400"),
             "{answer:?}"
@@ -129,7 +165,7 @@ fn what_is_no_http_is_refused() {
     let mut stream = TcpStream::connect(server.address).unwrap();
     stream
         .write_all(
-            b"POST /v1/chat/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n\
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n\
               Content-Length: 1000\r\n\r\n{",
         )
         .unwrap();

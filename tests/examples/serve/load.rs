@@ -105,3 +105,30 @@ fn a_second_signal_ends_at_once() {
     let (status, stderr) = server.wait(Duration::from_secs(10));
     assert!(status.success(), "{stderr}");
 }
+
+#[test]
+#[cfg(unix)]
+fn answers_that_do_not_end_have_so_long_after_a_signal() {
+    let server = Server::start(&["--ctx", "200000", "--grace", "1"]);
+    let more = json!({"logit_bias": super::errors::ends(&server), "stream": true});
+    let mut endless = server.open("/v1/chat/completions", &super::server::chat("Go on.", more));
+    endless.chunk().unwrap().unwrap();
+    server.signal("-TERM");
+    let (status, stderr) = server.wait(Duration::from_secs(30));
+    assert!(status.success(), "{stderr}");
+    assert!(stderr.contains("--grace"), "{stderr}");
+}
+
+#[test]
+#[cfg(unix)]
+fn nobody_has_to_read_what_the_server_says() {
+    let server = Server::start_unheard(&[]);
+    let body = super::server::chat(QUESTION, json!({"temperature": 0, "stream": true}));
+    let mut running = server.open("/v1/chat/completions", &body);
+    running.chunk().unwrap().unwrap();
+    server.signal("-TERM");
+    let text = running.finish().unwrap().text();
+    assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
+    let (status, _) = server.wait(Duration::from_secs(30));
+    assert!(status.success());
+}

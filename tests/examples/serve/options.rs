@@ -1,7 +1,8 @@
 //! The options of the command line.
 
 use std::fs;
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
@@ -68,6 +69,31 @@ fn other_sites_may_read_only_where_they_are_named() {
 }
 
 #[test]
+fn another_machines_name_is_not_answered_to() {
+    let send = |server: &Server, host: &str| {
+        let request =
+            format!("GET /v1/models HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let mut stream = TcpStream::connect(server.address).unwrap();
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let server = Server::start(&[]);
+    let refused = send(&server, "rebound.example.org");
+    assert!(refused.starts_with("HTTP/1.1 403 "), "{refused}");
+    assert!(refused.contains("unknown_host"), "{refused}");
+    for host in ["localhost:8080", "127.0.0.1", "[::1]:80"] {
+        let answer = send(&server, host);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{host}: {answer}");
+    }
+    // A key is what such a page does not have.
+    let server = Server::start(&["--api-key", "secret"]);
+    let answer = send(&server, "rebound.example.org");
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+}
+
+#[test]
 fn a_name_and_limits_of_ones_own() {
     let server = Server::start(&["--alias", "guide", "--slots", "2", "--timeout", "60"]);
     let body = chat(QUESTION, json!({"model": "guide", "max_tokens": 1}));
@@ -77,6 +103,12 @@ fn a_name_and_limits_of_ones_own() {
     );
     assert_eq!(server.metric("slots"), 2.0);
     server.chat("Hello", json!({"n": 3})).error(400);
+
+    // As clients ask for it, who do not write the slash otherwise.
+    let server = Server::start(&["--alias", "of/somebody"]);
+    for path in ["/v1/models/of/somebody", "/v1/models/of%2Fsomebody"] {
+        assert_eq!(server.get(path).ok()["id"], "of/somebody");
+    }
 }
 
 #[test]
@@ -197,6 +229,15 @@ fn what_cannot_be_served() {
     run("serve", ["--port", &port]).failure(1, &["--port", &port]);
     run("serve", ["--host", "nowhere.invalid"]).failure(1, &["nowhere.invalid"]);
     run("serve", ["--cors", "example.org"]).failure(1, &["example.org", "https://"]);
+    for site in [
+        "https://",
+        "https://example.org/",
+        "https://example.org/page",
+    ] {
+        run("serve", ["--cors", site]).failure(1, &["--cors", site]);
+    }
+    let several = run("serve", ["--cors", "https://example.org,*"]);
+    several.failure(1, &["--cors *", "leave out the others"]);
     for args in [
         ["--slots", "0"],
         ["--queue", "0"],

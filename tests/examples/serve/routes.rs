@@ -15,6 +15,10 @@ fn the_model_is_listed() {
     assert_eq!(server.get("/v1/models/moe-guide-q8_0").ok(), *model);
     let error = server.get("/v1/models/another").error(404);
     assert_eq!(error["code"], "model_not_found");
+    let error = server.get("/v1/models/a/b").error(404);
+    assert_eq!(error["code"], "model_not_found");
+    // No text at all.
+    server.get("/v1/models/%ff").error(400);
     assert_eq!(server.get("/health").ok(), json!({"status": "ok"}));
 }
 
@@ -173,4 +177,22 @@ fn embeddings_have_length_one_in_both_forms() {
     }
     let long = json!({"input": "an expert ".repeat(2000)});
     server.post("/v1/embeddings", &long).error(400);
+    // Each is short enough, but not all together.
+    let many = json!({"input": vec![vec![300; 150]; 2048]});
+    assert_eq!(
+        server.post("/v1/embeddings", &many).error(400)["param"],
+        "input"
+    );
+}
+
+#[test]
+fn embeddings_have_their_time_as_answers_have() {
+    let server = Server::start(&["--timeout", "2"]);
+    let many = json!({"input": vec![vec![300; 140]; 2048]});
+    let error = server.post("/v1/embeddings", &many).error(503);
+    assert_eq!(error["code"], "timeout");
+    // The rest of them is not computed: others have their turn.
+    let one = json!({"input": "an expert"});
+    server.post("/v1/embeddings", &one).ok();
+    assert!(server.metric("embedded_texts_total") < 2049.0);
 }

@@ -3,8 +3,10 @@
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
-use std::thread;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -15,11 +17,18 @@ use crate::programs;
 /// The header of a body of JSON.
 pub const JSON: (&str, &str) = ("Content-Type", "application/json");
 
+/// How long a server may take to say that it listens, or has loaded.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// A server process, ended on drop.
 pub struct Server {
     pub address: SocketAddr,
     process: Child,
-    stdout: BufReader<ChildStdout>,
+    /// What it says on stdout. Tests share a server between threads, which a receiver is not made
+    /// for by itself.
+    lines: Mutex<Receiver<String>>,
+    /// Reads stderr to its end, so that nothing there has to wait. None if nobody reads it.
+    stderr: Option<JoinHandle<String>>,
 }
 
 impl Server {
@@ -38,6 +47,22 @@ impl Server {
 
     /// Starts one, which listens then, but still loads.
     pub fn start_only(args: &[&str]) -> Self {
+        Self::spawn(args, true)
+    }
+
+    /// Starts one to whom nobody listens any more once it has said where it is: stdout and
+    /// stderr are closed.
+    pub fn start_unheard(args: &[&str]) -> Self {
+        let server = Self::spawn(args, false);
+        let start = Instant::now();
+        while server.get("/health").status != 200 {
+            assert!(start.elapsed() < PATIENCE, "the server still loads");
+            thread::sleep(Duration::from_millis(10));
+        }
+        server
+    }
+
+    fn spawn(args: &[&str], is_heard: bool) -> Self {
         let mut process = Command::new(programs::path("serve"))
             .args(["--port", "0", "--threads", "1"])
             .args(args)
@@ -49,10 +74,19 @@ impl Server {
             .spawn()
             .expect("the program starts");
         let stdout = process.stdout.take().expect("a pipe");
+        let stderr = process.stderr.take().expect("a pipe");
+        let (sender, lines) = channel();
+        thread::spawn(move || {
+            let lines = BufReader::new(stdout).lines().map_while(Result::ok);
+            for line in lines.take(if is_heard { usize::MAX } else { 1 }) {
+                let _ = sender.send(line);
+            }
+        });
         let mut server = Self {
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             process,
-            stdout: BufReader::new(stdout),
+            lines: Mutex::new(lines),
+            stderr: is_heard.then(move || thread::spawn(move || read_all(stderr))),
         };
         let line = server.line();
         let address = line.strip_prefix("listening on http://");
@@ -66,15 +100,20 @@ impl Server {
         assert!(line.starts_with("serving "), "{line:?}");
     }
 
+    #[track_caller]
     fn line(&mut self) -> String {
-        let mut line = String::new();
-        self.stdout.read_line(&mut line).expect("a line");
-        if line.is_empty() {
-            let stderr = self.process.stderr.as_mut().expect("a pipe");
-            stderr.read_to_string(&mut line).expect("UTF-8");
-            panic!("the server ended: {line}");
-        }
-        line.trim_end().to_owned()
+        let lines = self.lines.get_mut().expect("nobody panicked with it");
+        lines.recv_timeout(PATIENCE).unwrap_or_else(|error| {
+            let _ = self.process.kill();
+            let stderr = self.stderr();
+            panic!("the server says nothing more ({error}): {stderr}")
+        })
+    }
+
+    /// What stood on stderr, once the process has ended.
+    fn stderr(&mut self) -> String {
+        let reader = self.stderr.take();
+        reader.map_or_else(String::new, |reader| reader.join().expect("it only reads"))
     }
 
     /// The process' number.
@@ -166,9 +205,7 @@ impl Server {
             assert!(start.elapsed() < most, "the server has not ended");
             thread::sleep(Duration::from_millis(10));
         };
-        let mut stderr = String::new();
-        let pipe = self.process.stderr.as_mut().expect("a pipe");
-        pipe.read_to_string(&mut stderr).expect("UTF-8");
+        let stderr = self.stderr();
         (status, stderr)
     }
 }
@@ -178,6 +215,12 @@ impl Drop for Server {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
+}
+
+fn read_all(mut pipe: impl Read) -> String {
+    let mut bytes = Vec::new();
+    let _ = pipe.read_to_end(&mut bytes);
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// A conversation of one message with the fields of `more`.

@@ -100,6 +100,25 @@ fn a_function_that_is_named_is_called() {
 }
 
 #[test]
+fn a_call_that_is_cut_is_no_call() {
+    for (name, form) in FORMS {
+        let (_dir, path) = template(form);
+        let server = Server::start(&["--chat-template", &path]);
+        let choice = json!({"type": "function", "function": {"name": "weather"}});
+        let body = ask(json!({"tool_choice": choice, "max_tokens": 3}));
+        let answer = server.post("/v1/chat/completions", &body).ok();
+        let choice = &answer["choices"][0];
+        assert_eq!(choice["finish_reason"], "length", "{name}: {answer}");
+        assert_eq!(choice["message"].get("tool_calls"), None, "{name}");
+        // What the prompt ended with is no part of it.
+        let text = choice["message"]["content"].as_str().unwrap();
+        for mark in ["<tool_call>", "[TOOL_CALLS]", "<|"] {
+            assert!(!text.contains(mark), "{name}: {answer}");
+        }
+    }
+}
+
+#[test]
 fn one_of_several_functions_is_called() {
     for (name, form) in FORMS {
         let (_dir, path) = template(form);
