@@ -27,12 +27,12 @@ pub async fn metrics(State(app): State<Arc<App>>, Ready(served): Ready) -> Respo
     }
     text.gauge(
         "requests_running",
-        "Requests that have a slot",
+        "Requests that have a slot, or are being embedded",
         stats.requests_running,
     );
     text.gauge(
         "requests_queued",
-        "Requests that wait for a slot",
+        "Requests that wait",
         stats.requests_queued,
     );
     text.gauge(

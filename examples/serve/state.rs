@@ -202,6 +202,10 @@ impl From<Error> for ApiError {
             Error::Engine(EngineError::QueueFull { .. }) => {
                 Self::unavailable(message, BUSY_RETRY).with_code("queue_full")
             }
+            // Answers that are late end without an error.
+            Error::Engine(EngineError::Deadline) => {
+                Self::unavailable(message, BUSY_RETRY).with_code("timeout")
+            }
             Error::Engine(EngineError::Stopped) => {
                 Self::unavailable("the server is shutting down", LOADING_RETRY)
             }
@@ -273,7 +277,12 @@ mod tests {
         ] {
             assert_eq!(status, StatusCode::BAD_REQUEST);
         }
-        let full = status(EngineError::QueueFull { queue: 1 });
-        assert_eq!(full, StatusCode::SERVICE_UNAVAILABLE);
+        for status in [
+            status(EngineError::QueueFull { queue: 1 }),
+            status(EngineError::Deadline),
+            status(EngineError::Stopped),
+        ] {
+            assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+        }
     }
 }

@@ -1,20 +1,20 @@
 //! `/v1/embeddings`
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use llama_moe::engine::Embeddings;
+use llama_moe::engine::{EmbedRequest, Embeddings};
 use serde::{Deserialize, Serialize};
-use tokio::time::timeout;
 
 use super::Input;
 use super::error::{ApiError, ApiResult};
 use super::usage::ApiUsage;
 use crate::body::Body;
-use crate::state::{App, BUSY_RETRY, Ready, Served, blocking};
+use crate::state::{App, Ready, Served, blocking};
 
 /// Tokens of all texts of a request, as many as the API takes.
 const MAX_TOKENS: usize = 300_000;
@@ -63,22 +63,10 @@ pub async fn embed(
     Ready(served): Ready,
     body: Body,
 ) -> ApiResult<Response> {
-    let answer = answer(served, body);
-    match app.limits.deadline {
-        None => answer.await,
-        // What is not computed by then is cancelled.
-        Some(deadline) => timeout(deadline, answer).await.unwrap_or_else(|_| {
-            let seconds = deadline.as_secs();
-            let message = format!("the texts were not embedded within {seconds} s (--timeout)");
-            Err(ApiError::unavailable(message, BUSY_RETRY).with_code("timeout"))
-        }),
-    }
-}
-
-async fn answer(served: Arc<Served>, body: Body) -> ApiResult<Response> {
+    let deadline = app.limits.deadline;
     let asked = {
         let served = Arc::clone(&served);
-        blocking(move || ask(&served, &body)).await?
+        blocking(move || ask(&served, &body, deadline)).await?
     };
     let embeddings = asked.embeddings.await?;
     blocking(move || {
@@ -99,7 +87,7 @@ async fn answer(served: Arc<Served>, body: Body) -> ApiResult<Response> {
     .await
 }
 
-fn ask(served: &Served, body: &Body) -> ApiResult<Asked> {
+fn ask(served: &Served, body: &Body, deadline: Option<Duration>) -> ApiResult<Asked> {
     let fields: EmbeddingFields = body.parse()?;
     served.check_model(fields.model.as_deref())?;
     let encode = match fields.encoding_format.as_deref() {
@@ -124,8 +112,12 @@ fn ask(served: &Served, body: &Body) -> ApiResult<Asked> {
         let message = format!("{n_tokens} tokens in all, but a request has {MAX_TOKENS} at most");
         return Err(ApiError::field("input", message));
     }
+    let mut request = EmbedRequest::new(texts);
+    if let Some(deadline) = deadline {
+        request = request.with_deadline(deadline);
+    }
     Ok(Asked {
-        embeddings: served.engine.embed(texts)?,
+        embeddings: served.engine.embed(request)?,
         encode,
         n_tokens,
     })
