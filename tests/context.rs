@@ -77,6 +77,7 @@ fn parameters_that_cannot_work_are_named() {
             "with_n_threads_batch",
             params().with_n_threads_batch(u32::MAX),
         ),
+        ("with_poll", params().with_poll(101)),
         ("with_n_seq_max", params().with_n_seq_max(0)),
         ("with_n_seq_max", params().with_n_seq_max(257)),
         ("with_n_ctx", params().with_n_ctx(u32::MAX)),
@@ -312,4 +313,61 @@ fn memory_is_broken_down() {
     let per_position = 2 * 2 * 32 * 2 * u64::from(Layout::Qwen3Moe.n_layer());
     assert_eq!(small.1, 256 * per_position);
     assert_eq!(large.1, 1024 * per_position);
+}
+
+#[test]
+fn the_number_of_threads_can_change_between_any_two_computations() {
+    let model = model(Layout::Qwen3Moe);
+    let params = small().with_n_threads(1).with_n_threads_batch(1);
+    let expected = answer(&mut model.context(params.clone()).unwrap());
+    for poll in [0, 1] {
+        let mut context = model.context(params.clone().with_poll(poll)).unwrap();
+        // More threads than before, fewer, and more than twice as many.
+        for (single, batch) in [(1, 1), (2, 1), (1, 3), (3, 3), (1, 1), (6, 6), (2, 2)] {
+            context.set_n_threads(single, batch).unwrap();
+            let answer = answer(&mut context);
+            let distance = distance(&answer, &expected);
+            assert!(distance < 1e-4, "{single}, {batch}: {distance}");
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn threads_stay_from_one_computation_to_the_next_and_end_with_the_context() {
+    let started_here = |before: &[String]| -> Vec<String> {
+        let mut now = threads_of_this_process();
+        now.retain(|thread| !before.contains(thread));
+        now
+    };
+    // The tests beside this one have threads of their own: a process of its own has none.
+    let name = "threads_stay_from_one_computation_to_the_next_and_end_with_the_context";
+    if std::env::var_os("ALONE").is_none() {
+        let program = std::env::current_exe().unwrap();
+        let mut command = std::process::Command::new(program);
+        let status = command.args([name, "--exact"]).env("ALONE", "1").status();
+        assert!(status.unwrap().success());
+        return;
+    }
+    let model = model(Layout::Dense);
+    let before = threads_of_this_process();
+    let params = small().with_n_threads(3).with_n_threads_batch(3);
+    let mut context = model.context(params).unwrap();
+    assert_eq!(started_here(&before), [""; 0]);
+    answer(&mut context);
+    let started = started_here(&before);
+    assert_eq!(started.len(), 2);
+    answer(&mut context);
+    assert_eq!(started_here(&before), started);
+    drop(context);
+    assert_eq!(started_here(&before), [""; 0]);
+}
+
+#[cfg(target_os = "linux")]
+fn threads_of_this_process() -> Vec<String> {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    let names = tasks.map(|task| task.unwrap().file_name().to_string_lossy().into_owned());
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    names
 }

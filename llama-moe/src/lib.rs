@@ -70,7 +70,7 @@
 //! | `-dev`, `-sm`, `-ts`, `-mg` | [`with_devices`](ModelParams::with_devices), [`with_split_mode`](ModelParams::with_split_mode), [`with_tensor_split`](ModelParams::with_tensor_split), [`with_main_gpu`](ModelParams::with_main_gpu) |
 //! | `-lm MODE` | [`ModelParams::with_load_mode`] |
 //! | `-c`, `-b`, `-ub`, `-np` | [`ContextParams::with_n_ctx`], [`with_n_batch`](ContextParams::with_n_batch), [`with_n_ubatch`](ContextParams::with_n_ubatch), [`with_n_seq_max`](ContextParams::with_n_seq_max) |
-//! | `-t`, `-tb` | [`ContextParams::with_n_threads`], [`with_n_threads_batch`](ContextParams::with_n_threads_batch) |
+//! | `-t`, `-tb`, `--poll` | [`ContextParams::with_n_threads`], [`with_n_threads_batch`](ContextParams::with_n_threads_batch), [`with_poll`](ContextParams::with_poll) |
 //! | `-fa`, `-ctk`, `-ctv` | [`with_flash_attention`](ContextParams::with_flash_attention), [`with_type_k`](ContextParams::with_type_k), [`with_type_v`](ContextParams::with_type_v) |
 //! | `--temp`, `--top-k`, `--grammar`, … | [`SamplerChain`] |
 //! | `--rpc HOST:PORT` | `Backend::add_rpc_server` (feature `rpc`) |

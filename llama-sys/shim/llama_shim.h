@@ -335,6 +335,26 @@ enum llama_shim_status llama_shim_free(
     struct llama_context * ctx,
     char ** error) LLAMA_SHIM_NOEXCEPT;
 
+/* Threads that compute graphs on the CPU, and stay for the next one. */
+struct llama_shim_threadpool;
+
+/* Makes threads for a context, which computes on them from now on, single tokens as well as
+   batches: without them, and without OpenMP, ggml starts and ends threads for each part of
+   each graph. The context must not be set to more threads than `n_threads`, which is at most
+   GGML_MAX_N_THREADS. `poll` is how long a thread that has nothing to do looks for more before
+   it sleeps, from 0, at once, to 100. Unsupported where the CPU backend has no pools. A pool
+   outlives its context, one that another has taken the place of included. One thread per
+   context. */
+enum llama_shim_status llama_shim_threadpool_attach(
+    struct llama_context * ctx,
+    int32_t n_threads,
+    uint32_t poll,
+    struct llama_shim_threadpool ** threadpool,
+    char ** error) LLAMA_SHIM_NOEXCEPT;
+
+/* Ends the threads; NULL is fine. */
+void llama_shim_threadpool_free(struct llama_shim_threadpool * threadpool) LLAMA_SHIM_NOEXCEPT;
+
 /* Computes a batch. `result` receives llama.cpp's own code: 0 is LLAMA_SHIM_OK;
    1 (no room in the memory), 2 (aborted by the callback) and negative codes come with
    LLAMA_SHIM_FAILED. Refused is what would abort or be undefined: more tokens than a

@@ -777,6 +777,11 @@ pub struct llama_shim_gguf_tensor {
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
+pub struct llama_shim_threadpool {
+    _unused: [u8; 0],
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct llama_shim_token {
     pub text: *const ::core::ffi::c_char,
     pub score: f32,
@@ -6617,6 +6622,18 @@ unsafe extern "C" {
         ctx: *mut llama_context,
         error: *mut *mut ::core::ffi::c_char,
     ) -> llama_shim_status;
+}
+unsafe extern "C" {
+    pub fn llama_shim_threadpool_attach(
+        ctx: *mut llama_context,
+        n_threads: i32,
+        poll: u32,
+        threadpool: *mut *mut llama_shim_threadpool,
+        error: *mut *mut ::core::ffi::c_char,
+    ) -> llama_shim_status;
+}
+unsafe extern "C" {
+    pub fn llama_shim_threadpool_free(threadpool: *mut llama_shim_threadpool);
 }
 unsafe extern "C" {
     pub fn llama_shim_decode(

@@ -214,6 +214,20 @@ impl ContextParams {
         self
     }
 
+    /// How long a thread that has nothing to compute looks for more before it sleeps, from 0, at
+    /// once, to 100, some tenths of a second. Default: 0, so that what a device, a worker or a
+    /// server computes beside has the core; llama.cpp's programs have 50.
+    ///
+    /// Threads stay from one computation to the next, whatever this is.
+    ///
+    /// Rests on `ggml_threadpool_params::poll`.
+    #[must_use]
+    #[doc(alias = "--poll")]
+    pub fn with_poll(mut self, level: u32) -> Self {
+        self.settings.poll = level;
+        self
+    }
+
     /// Whether attention and the KV cache of layers on a device are there too.
     #[must_use]
     #[doc(alias = "--no-kv-offload")]
@@ -468,6 +482,7 @@ impl ContextParams {
         let mut settings = self.settings.clone();
         settings.n_threads = threads::check("with_n_threads", self.n_threads)?;
         settings.n_threads_batch = threads::check("with_n_threads_batch", self.n_threads_batch)?;
+        threads::check_poll(settings.poll)?;
         check_sizes(&settings)?;
         check_encoder_decoder(&settings, model)?;
         check_rope(&settings, model)?;

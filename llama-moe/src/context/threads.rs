@@ -5,6 +5,9 @@ use std::thread;
 use crate::error::{Error, Result};
 use crate::ffi::sys;
 
+/// ggml's highest level of polling.
+const MAX_POLL: u32 = 100;
+
 /// The number of physical cores that this process may use: more threads than that slow
 /// generation down.
 pub(super) fn physical_cores() -> u32 {
@@ -26,4 +29,16 @@ pub(super) fn check(parameter: &'static str, n: u32) -> Result<i32> {
             reason: format!("it is a number from 1 to {max}"),
         }),
     }
+}
+
+/// A level of polling that ggml knows.
+pub(super) fn check_poll(level: u32) -> Result<()> {
+    if level <= MAX_POLL {
+        return Ok(());
+    }
+    Err(Error::Parameter {
+        parameter: "with_poll",
+        value: level.to_string(),
+        reason: format!("it is a level from 0 to {MAX_POLL}"),
+    })
 }

@@ -14,9 +14,10 @@ use super::eval::{self, EvalHook};
 use super::lora::LoraHandle;
 use super::model::ModelHandle;
 use super::text;
+use super::threadpool::ThreadPool;
 use crate::error::FailureKind;
 
-/// The fields of `llama_context_params` that are plain values.
+/// The fields of `llama_context_params` that are plain values, and how its threads wait.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct ContextSettings {
     pub(crate) n_ctx: u32,
@@ -28,6 +29,8 @@ pub(crate) struct ContextSettings {
     pub(crate) n_outputs_max_per_seq: u32,
     pub(crate) n_threads: i32,
     pub(crate) n_threads_batch: i32,
+    /// A field of `ggml_threadpool_params`.
+    pub(crate) poll: u32,
     pub(crate) rope_scaling_type: sys::llama_rope_scaling_type,
     pub(crate) pooling_type: sys::llama_pooling_type,
     pub(crate) attention_type: sys::llama_attention_type,
@@ -64,6 +67,7 @@ impl Default for ContextSettings {
             n_outputs_max_per_seq: raw.n_outputs_max_per_seq,
             n_threads: raw.n_threads,
             n_threads_batch: raw.n_threads_batch,
+            poll: 0,
             rope_scaling_type: raw.rope_scaling_type,
             pooling_type: raw.pooling_type,
             attention_type: raw.attention_type,
@@ -93,6 +97,17 @@ pub(crate) struct ContextHandle {
     /// llama.cpp keeps pointers to these two for as long as the context lives.
     _abort: Option<Arc<AtomicBool>>,
     eval: Option<Arc<EvalHook>>,
+    threads: Threads,
+    poll: u32,
+}
+
+/// What a context computes on.
+enum Threads {
+    /// ggml's own, which it starts and ends for each part of a graph.
+    Unpooled,
+    /// The last pool is in use. llama.cpp's backend touches the one before when it first uses
+    /// another, so they all stay; each is at least twice as large as the one before.
+    Pooled(Vec<ThreadPool>),
 }
 
 // SAFETY: llama.cpp's context is not tied to the thread that made it. It is used by one
@@ -223,6 +238,8 @@ impl ContextHandle {
             context,
             _abort: abort,
             eval,
+            threads: Threads::Pooled(Vec::new()),
+            poll: settings.poll,
         })
     }
 
@@ -308,6 +325,34 @@ impl ContextHandle {
         })
     }
 
+    /// Sees to it that there is a pool of as many threads as are computed with. Contexts that
+    /// never compute, such as those that only tell their size, have none.
+    fn attach_threads(&mut self) -> Result<(), Failure> {
+        let (single, batch) = self.n_threads();
+        let context = self.as_ptr();
+        let Threads::Pooled(pools) = &mut self.threads else {
+            return Ok(());
+        };
+        let before = pools.last().map_or(0, ThreadPool::n_threads);
+        let n_threads = single.max(batch);
+        if n_threads <= before {
+            return Ok(());
+        }
+        let n_threads = n_threads
+            .max(before * 2)
+            .min(sys::GGML_MAX_N_THREADS as i32);
+        // SAFETY: a live context, used by this thread alone, which is attached to a larger pool
+        // before it computes with more threads, and is freed before the pools.
+        match unsafe { ThreadPool::attach(context, n_threads, self.poll) } {
+            Ok(pool) => pools.push(pool),
+            Err(failure) if failure.kind == FailureKind::Unsupported => {
+                self.threads = Threads::Unpooled;
+            }
+            Err(failure) => return Err(failure),
+        }
+        Ok(())
+    }
+
     /// Computes a batch that is not empty and whose tokens, sequences and embedding width
     /// have been checked against the model and the context.
     pub(crate) fn compute(
@@ -316,6 +361,8 @@ impl ContextHandle {
         batch: &BatchArrays,
         all_outputs: bool,
     ) -> Result<(), ComputeFailure> {
+        self.attach_threads()
+            .map_err(|failure| ComputeFailure { code: 0, failure })?;
         // SAFETY: a live model.
         let rope = unsafe { sys::llama_model_rope_type(self.model()) };
         let sections = match rope as sys::llama_rope_type {

@@ -25,6 +25,7 @@ mod regex;
 mod rpc;
 mod sampler;
 mod text;
+mod threadpool;
 #[cfg(feature = "measure")]
 mod transfer;
 mod vocab;
