@@ -132,6 +132,14 @@ struct ServeArgs {
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<NonZeroU32>,
 
+    /// Take grammars in GBNF from requests
+    ///
+    /// For clients that you know: llama.cpp follows all readings of what a grammar allows at a
+    /// time, and a few words of one with too many of them can hold the server up without end.
+    /// JSON schemas have their limits, and are always taken.
+    #[arg(long)]
+    grammars: bool,
+
     /// A Jinja template for chats [default: the model's]
     #[arg(long, value_name = "FILE")]
     chat_template: Option<PathBuf>,
@@ -258,6 +266,7 @@ fn limits(args: &ServeArgs) -> Limits {
         max_tokens: args.max_tokens.map(NonZeroU32::get),
         deadline: args.timeout.map(seconds),
         queue: args.queue(),
+        grammars: args.grammars,
     }
 }
 

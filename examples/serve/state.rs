@@ -48,6 +48,8 @@ pub struct Limits {
     pub deadline: Option<Duration>,
     /// Requests that may wait.
     pub queue: usize,
+    /// Whether requests can have grammars.
+    pub grammars: bool,
 }
 
 /// The model that is served: there once it is loaded.

@@ -119,6 +119,10 @@ impl Generation {
             sampling: self.sampling()?,
         };
         if let Some(grammar) = &self.grammar {
+            if !limits.grammars {
+                let message = "this server takes none: it was not started with --grammars";
+                return Err(ApiError::field("grammar", message));
+            }
             // By itself, so that an error names the field.
             SamplerChain::new()
                 .grammar(&served.vocab, grammar, "root")
