@@ -33,11 +33,13 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use axum::http::HeaderValue;
 use clap::Parser;
 use common::{Bytes, ContextArgs, LogArgs, ModelArgs, Result, VramArgs};
+use llama_moe::engine::Engine;
 use routes::Origins;
 use signals::Signals;
 use state::{App, Limits};
@@ -54,6 +56,10 @@ const BLOCKING: usize = 8;
 /// How long such a thread stays without work. So few are not worth ending, and while they stay,
 /// the system's clocks tell what each of them has used.
 const KEEP_BLOCKING: Duration = Duration::from_secs(3600);
+
+/// How long the engine may take to end, once what it computes is cut short: a device that does not
+/// answer, such as a worker of RPC that hangs, never does.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Requests that may wait for each slot, unless it is said.
 const QUEUE_PER_SLOT: usize = 16;
@@ -225,9 +231,31 @@ async fn serve(args: Args) -> Result<()> {
             Ok(())
         }
     };
-    // Ends what may still run, and waits for the thread.
-    spawn_blocking(move || engine.stop()).await?;
+    // Ends what may still run.
+    let engine_ended = stop_engine(engine)?;
+    tokio::select! {
+        _ = engine_ended => {}
+        () = signals.next() => {}
+        () = sleep(STOP_TIMEOUT) => {
+            let message = "the engine does not end; leaving it";
+            tell(io::stderr(), format_args!("{message}"));
+        }
+    }
     ended
+}
+
+/// Stops the engine, on a thread of its own: those for what takes longer may all have work, and
+/// this has no end where a device does not answer. Ready when it has stopped.
+fn stop_engine(engine: Engine) -> io::Result<oneshot::Receiver<()>> {
+    let (sender, ended) = oneshot::channel();
+    thread::Builder::new()
+        .name("stop".to_owned())
+        .spawn(move || {
+            engine.stop();
+            // Nobody may wait any more.
+            let _ = sender.send(());
+        })?;
+    Ok(ended)
 }
 
 /// Writes a line. Nobody may be there to read it, and answers go on all the same.

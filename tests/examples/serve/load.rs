@@ -107,6 +107,24 @@ fn a_second_signal_ends_at_once() {
 }
 
 #[test]
+#[cfg(all(unix, feature = "rpc"))]
+fn a_device_that_hangs_does_not_keep_the_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let worker = crate::rpc::Worker::start(&dir.path().join("cache"));
+    let server = Server::start(&["--ctx", "20000", "--rpc", &worker.endpoint]);
+    let more = json!({"logit_bias": super::errors::ends(&server), "stream": true});
+    let mut endless = server.open("/v1/chat/completions", &super::server::chat("Go on.", more));
+    endless.chunk().unwrap().unwrap();
+    super::server::signal(worker.id(), "-STOP");
+    server.signal("-TERM");
+    thread::sleep(Duration::from_millis(300));
+    server.signal("-TERM");
+    let (status, stderr) = server.wait(Duration::from_secs(20));
+    assert!(status.success(), "{stderr}");
+    assert!(stderr.contains("the engine does not end"), "{stderr}");
+}
+
+#[test]
 #[cfg(unix)]
 fn answers_that_do_not_end_have_so_long_after_a_signal() {
     let server = Server::start(&["--ctx", "200000", "--grace", "1"]);
