@@ -64,24 +64,23 @@ fn a_full_queue_asks_to_come_back() {
 fn a_signal_lets_running_streams_finish() {
     for signal in ["-TERM", "-INT"] {
         let server = Server::start(&["--slots", "2"]);
-        let more = json!({"temperature": 0, "stream": true});
-        let body = super::server::chat(QUESTION, more.clone());
-        let whole = events(&server.chat(QUESTION, more)).len();
-        // Two that run, two that wait, and some that say nothing.
-        let mut running: Vec<_> = (0..4)
+        let more = json!({"logit_bias": super::errors::ends(&server), "max_tokens": 400,
+            "stream": true, "stream_options": {"include_usage": true}});
+        let body = super::server::chat(QUESTION, more);
+        // Two that run, six that wait, and some that say nothing.
+        let running: Vec<_> = (0..8)
             .map(|_| server.open("/v1/chat/completions", &body))
             .collect();
         let silent: Vec<_> = (0..20)
             .map(|_| TcpStream::connect(server.address).unwrap())
             .collect();
-        running[0].chunk().unwrap().unwrap();
+        assert_eq!(server.metric("slots_busy"), 2.0);
+        assert!(server.metric("requests_queued") > 0.0);
         server.signal(signal);
-        let rest = running.split_off(1);
-        for exchange in rest {
-            assert_eq!(events(&exchange.finish().unwrap()).len(), whole);
+        for exchange in running {
+            let events = events(&exchange.finish().unwrap());
+            assert_eq!(events.last().unwrap()["usage"]["completion_tokens"], 400);
         }
-        let text = running.remove(0).finish().unwrap().text();
-        assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
         let address = server.address;
         let (status, stderr) = server.wait(Duration::from_secs(10));
         assert!(status.success(), "{stderr}");
