@@ -303,17 +303,46 @@ fn origins(cors: &[String]) -> Result<Option<Origins>> {
     Ok(Some(Origins::These(origins.collect::<Result<_>>()?)))
 }
 
-/// A site as browsers write it.
+/// A site as browsers write it: in small letters, without the port that is meant anyhow.
 fn origin(text: &str) -> Result<HeaderValue> {
     if text == "*" {
         return Err("it means all sites; leave out the others".into());
     }
-    let name = text.strip_prefix("https://");
-    match name.or_else(|| text.strip_prefix("http://")) {
-        None | Some("") => Err("a site is http:// or https:// and a name".into()),
-        Some(name) if name.contains(['/', '?', '#']) => {
-            Err("a site ends with its name or port; leave out what follows".into())
+    let text = text.to_ascii_lowercase();
+    let (name, port) = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
+        (Some(name), _) => (name, ":443"),
+        (None, Some(name)) => (name, ":80"),
+        (None, None) => ("", ""),
+    };
+    if name.is_empty() {
+        return Err("a site is http:// or https:// and a name".into());
+    }
+    if name.contains(['/', '?', '#']) {
+        return Err("a site ends with its name or port; leave out what follows".into());
+    }
+    let site = text.strip_suffix(port).unwrap_or(&text);
+    Ok(HeaderValue::from_str(site)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::origin;
+
+    #[test]
+    fn sites_are_written_as_browsers_write_them() {
+        for (text, site) in [
+            ("https://example.org", "https://example.org"),
+            ("https://Example.ORG", "https://example.org"),
+            ("HTTPS://example.org:443", "https://example.org"),
+            ("http://example.org:80", "http://example.org"),
+            ("http://example.org:443", "http://example.org:443"),
+            ("https://example.org:8443", "https://example.org:8443"),
+            ("http://[::1]:80", "http://[::1]"),
+        ] {
+            assert_eq!(origin(text).unwrap(), site, "{text}");
         }
-        Some(_) => Ok(HeaderValue::from_str(text)?),
+        for text in ["https://", "ftp://example.org", "example.org", "*"] {
+            assert!(origin(text).is_err(), "{text}");
+        }
     }
 }
