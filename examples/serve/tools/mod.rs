@@ -9,6 +9,7 @@
 mod call;
 mod choice;
 mod harmony;
+mod json;
 mod llama3;
 mod markers;
 mod mistral;
