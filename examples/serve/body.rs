@@ -52,12 +52,11 @@ impl FromRequest<Arc<App>> for Body {
             app.limits.max_body,
             Arc::clone(&app.bodies),
         );
-        let body = timeout(READ_TIMEOUT, body).await.map_err(|_| {
+        timeout(READ_TIMEOUT, body).await.map_err(|_| {
             let seconds = READ_TIMEOUT.as_secs();
             let message = format!("the body did not arrive within {seconds} s");
             ApiError::new(StatusCode::REQUEST_TIMEOUT, message)
-        })?;
-        body
+        })?
     }
 }
 
