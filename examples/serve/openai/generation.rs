@@ -62,7 +62,7 @@ pub struct Settings {
     biases: Vec<(Token, f32)>,
     max_tokens: Option<u32>,
     /// When all answers are to be over.
-    deadline: Option<Instant>,
+    pub deadline: Option<Instant>,
     grammar: Option<String>,
     sampling: Sampling,
 }
