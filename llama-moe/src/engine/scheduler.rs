@@ -255,7 +255,7 @@ impl Scheduler {
             return Ok(None);
         };
         let started = Instant::now();
-        let context = self.memory.context();
+        let context = self.memory.context()?;
         let token = sampler.sample(context, Some(output));
         stats.time_sampling += started.elapsed();
         let token = token?;
