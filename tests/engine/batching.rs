@@ -180,6 +180,43 @@ fn several_answers_wait_for_memory_too() {
 }
 
 #[test]
+fn who_waits_for_memory_goes_on_as_soon_as_what_it_does_not_share_has_room() {
+    let params = tight().with_slots(5).with_prefill_chunk(4);
+    let engine = Engine::new(&MODEL, params).unwrap();
+    let prompt = prompt(100, 1);
+    answer(engine.submit(greedy(prompt.clone(), 1)).unwrap());
+    let (request, gate) = Gate::new(1);
+    let held = engine.submit(request).unwrap();
+    gate.wait();
+    let order = Arc::new(Mutex::new(Vec::new()));
+    // They begin in one step and share the prompt. After 39 tokens of each, 256 positions are
+    // full, and the last one waits. When the second and the third have ended, it has to compute
+    // 39 tokens again, 4 in a step, and has 21 to go: the first one, with 45, takes longer.
+    // With its prompt, it would have to compute 139.
+    let streams = [90, 45, 45, 60].map(|n| {
+        let order = Arc::clone(&order);
+        let request = greedy(prompt.clone(), n).with_sampler(move |chain, _| {
+            let order = Arc::clone(&order);
+            let chain = chain.custom_fn("order", move |_| order.lock().unwrap().push(n));
+            chain.greedy()
+        });
+        (n, engine.submit(request).unwrap())
+    });
+    drop(gate);
+    for (n, stream) in streams {
+        let answer = answer(stream);
+        assert_eq!(answer.tokens.len(), n as usize);
+        check_greedy(&MODEL, &prompt, &answer.tokens);
+    }
+    answer(held);
+    assert_eq!(engine.stats().preempted, 1);
+    let order = order.lock().unwrap();
+    let last_of = |n: u32| order.iter().rposition(|&other| other == n);
+    assert!(last_of(60) < last_of(90), "{order:?}");
+    check_free(&engine);
+}
+
+#[test]
 fn what_is_shared_with_a_free_slot_needs_room_too() {
     let engine = Engine::new(&MODEL, tight()).unwrap();
     let system = prompt(100, 1);

@@ -115,7 +115,7 @@ impl Scheduler {
     /// # Errors
     /// If there is no context to go on with.
     pub(super) fn step(&mut self, stats: &mut EngineStats) -> Result<()> {
-        self.unpark();
+        self.unpark()?;
         let shares = self.shares()?;
         if shares.is_empty() {
             return Ok(());
