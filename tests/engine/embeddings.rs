@@ -142,6 +142,21 @@ fn embeddings_are_cancelled() {
 }
 
 #[test]
+fn stopping_ends_embeddings() {
+    let engine = engine(1);
+    let many = engine.embed(vec![prompt(60, 2); 100_000]).unwrap();
+    wait_until(&engine, |stats| stats.embedded_texts > 0);
+    engine.stop();
+    let error = many.wait().unwrap_err();
+    assert!(
+        matches!(error, Error::Engine(EngineError::Stopped)),
+        "{error}"
+    );
+    let stats = engine.stats();
+    assert_eq!((stats.requests_failed, stats.requests_running), (0, 0));
+}
+
+#[test]
 fn few_texts_do_not_wait_for_many() {
     let engine = engine(1);
     let many = engine.embed(vec![prompt(60, 2); 1000]).unwrap();
