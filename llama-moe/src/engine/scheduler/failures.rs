@@ -41,7 +41,11 @@ impl Scheduler {
                 .as_ref()
                 .is_some_and(|answer| answer.is_suspect)
         {
-            return self.fail(share.slot, compute_error(&error).into(), stats);
+            let request = self.answers[share.slot].as_ref().map(|it| it.request);
+            let slots = request.map_or_else(Vec::new, |request| self.of_request(request));
+            self.fail(share.slot, compute_error(&error).into(), stats)?;
+            // What they hold may be the reason: no other prompt is to begin from there.
+            return slots.into_iter().try_for_each(|slot| self.forget(slot));
         }
         tracing::warn!("a batch failed, and its answers are computed one by one: {error}");
         for share in shares {
