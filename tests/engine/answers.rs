@@ -3,7 +3,7 @@
 use llama_moe::engine::{Completion, Engine, Event, Request};
 use llama_moe::{ChatParams, FinishReason, Message, RenderOptions, Sampler, Token};
 
-use crate::rig::{BOUND, MODEL, answer, check_greedy, engine, greedy, params, prompt};
+use crate::rig::{BOUND, MODEL, answer, check_greedy, engine, greedy, params, prompt, unvarying};
 use crate::support::decode::{context, decode};
 use crate::support::layouts::TOKEN_IM_END;
 
@@ -64,7 +64,7 @@ fn greedy_text_is_that_of_a_chat() {
     let mut chat = MODEL.chat(chat_params).unwrap();
     let expected = chat.say("the expert on CPU").unwrap().text().unwrap();
 
-    let engine = engine(4);
+    let engine = unvarying();
     let request = engine.chat(&messages, &RenderOptions::default()).unwrap();
     let request = request.with_greedy().with_max_tokens(100);
     let choice = answer(engine.submit(request).unwrap());
@@ -93,7 +93,7 @@ fn the_model_ends_an_answer() {
 
 #[test]
 fn stop_strings_end_an_answer_wherever_tokens_end() {
-    let engine = engine(1);
+    let engine = unvarying();
     let prompt = prompt(20, 1);
     let text = answer(engine.submit(greedy(prompt.clone(), 60)).unwrap()).text;
     let characters: Vec<char> = text.chars().collect();

@@ -11,7 +11,9 @@ use futures_core::Stream as _;
 use llama_moe::engine::{Completion, Engine, EngineError, Stream};
 use llama_moe::{Error, Result};
 
-use crate::rig::{MODEL, begun, check_free, check_greedy, endless, engine, greedy, params, prompt};
+use crate::rig::{
+    MODEL, begun, check_free, check_greedy, endless, engine, greedy, params, prompt, unvarying,
+};
 
 struct Unpark(Thread);
 
@@ -43,7 +45,7 @@ async fn collect(mut stream: Stream) -> Result<Completion> {
 
 #[test]
 fn a_stream_is_polled() {
-    let engine = engine(2);
+    let engine = unvarying();
     let prompt = prompt(10, 1);
     let request = greedy(prompt.clone(), 30);
     let polled = block_on(async { collect(engine.submit_async(request.clone()).await?).await });

@@ -66,6 +66,11 @@ pub fn engine(slots: u32) -> Engine {
     Engine::new(&MODEL, params(slots)).unwrap()
 }
 
+/// An engine that says the same to the same request every time: the batches have the same shapes.
+pub fn unvarying() -> Engine {
+    Engine::new(&MODEL, params(1).with_prefix_cache(false)).unwrap()
+}
+
 /// A prompt of `n` tokens, another one for each `kind`.
 pub fn prompt(n: usize, kind: usize) -> Vec<Token> {
     let token = |i: usize| 261 + ((i * 7 + kind * 31 + i * i * kind) % 100) as i32;
