@@ -162,13 +162,13 @@ fn finishes(stream: Stream) -> Vec<FinishReason> {
 #[test]
 fn a_deadline_ends_an_answer() {
     let engine = engine(2);
-    let count = Arc::new(AtomicUsize::new(0));
     let start = Instant::now();
-    let request = counting(&count).with_deadline(Duration::from_millis(200));
+    let deadline = Duration::from_secs(1);
+    let request = endless(1).with_deadline(deadline);
     let answer = answer(engine.submit(request).unwrap());
     assert_eq!(answer.finish, Some(FinishReason::Deadline));
     assert!(!answer.text.is_empty());
-    assert!((Duration::from_millis(200)..Duration::from_secs(5)).contains(&start.elapsed()));
+    assert!(start.elapsed() >= deadline);
     check_free(&engine);
 }
 
