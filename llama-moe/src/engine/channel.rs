@@ -93,7 +93,7 @@ impl<T> Shared<T> {
 }
 
 /// Wakes a task. Wakers are code of others, and this is called where nothing may unwind.
-pub(super) fn wake(waker: Waker) {
+fn wake(waker: Waker) {
     let mut panic = None;
     catch_panic(&mut panic, || waker.wake());
     if let Some(message) = panic {
