@@ -234,6 +234,26 @@ fn says(text: &'static str) -> Request {
 }
 
 #[test]
+fn tokens_of_a_stop_string_are_told() {
+    let engine = engine(1);
+    // Whether a piece of text comes with them or not.
+    for (text, stops, told) in [
+        ("So. END", ["END", "never"], "So. "),
+        ("END", ["END", "never"], ""),
+        ("So.\u{e9}", ["\u{e9}", "never"], "So."),
+        // The text before it is held back with its beginning.
+        ("E. END.", [" END.", "E. F"], "E."),
+    ] {
+        let request = says(text).with_stop_strings(stops).with_logprobs(0);
+        let choice = answer(engine.submit(request).unwrap());
+        assert_eq!(choice.text, told);
+        assert!(matches!(choice.finish, Some(FinishReason::Stop(_))));
+        assert_eq!(choice.tokens.len(), text.len());
+        assert_eq!(choice.logprobs.len(), text.len());
+    }
+}
+
+#[test]
 fn reasoning_is_marked() {
     let engine = engine(1);
     let ask = |request: Request| answer(engine.submit(request).unwrap());
