@@ -84,6 +84,28 @@ fn slots_can_have_buffers_of_their_own() {
 }
 
 #[test]
+fn a_buffer_is_not_copied_for_a_short_prompt_of_several_answers() {
+    // A slot has 256 positions, and 32 of them are the fewest that are copied. Who has no copy
+    // has its first token a step later.
+    for (n_prompt, n_steps) in [(32, 20), (31, 21)] {
+        let engine = Engine::new(&MODEL, params(4).with_kv_unified(false)).unwrap();
+        // What the slots hold of it is not what the next one begins as.
+        let other = greedy(prompt(60, 1), 5).with_n(4);
+        engine.submit(other).unwrap().wait().unwrap();
+        let n_before = engine.stats().steps;
+        let prompt = prompt(n_prompt, 2);
+        let request = greedy(prompt.clone(), 20).with_n(3);
+        let completion = engine.submit(request).unwrap().wait().unwrap();
+        assert_eq!(engine.stats().steps - n_before, n_steps);
+        for choice in completion.choices {
+            assert_eq!(choice.tokens.len(), 20);
+            check_greedy(&MODEL, &prompt, &choice.tokens);
+        }
+        check_free(&engine);
+    }
+}
+
+#[test]
 fn answers_go_on_beside_a_long_prompt() {
     // An answer of 20 tokens has one in each of 20 steps, which leaves the prompt 19 times 16 of
     // its 400 tokens. The rest takes one step, and 9 more tokens are generated. And in an answer

@@ -218,15 +218,20 @@ impl Scheduler {
             .map(|(follower, _)| follower)
             .collect();
         let n_rebuilt = self.memory.n_rebuilt();
+        let n_tokens = self.memory.held(slot).len();
+        let is_copied = n_tokens >= self.memory.least_copied();
         for &follower in &followers {
-            let n_tokens = self.memory.held(slot).len();
-            if let Err(error) = self.memory.copy(slot, follower, n_tokens) {
+            if !is_copied {
+                // It computes the prompt itself.
+                self.forget(follower)?;
+            } else if let Err(error) = self.memory.copy(slot, follower, n_tokens) {
                 return self.rebuild(&error);
             }
             if let Some(answer) = &mut self.answers[follower] {
                 answer.state = State::Runs;
             }
         }
+        let followers = followers.into_iter().filter(|_| is_copied);
         for slot in std::iter::once(slot).chain(followers) {
             if self.memory.n_rebuilt() != n_rebuilt {
                 break;
