@@ -1,7 +1,8 @@
 //! What the engine's thread hands to one reader, blocking or not.
 //!
 //! Unbounded, so that a reader that does not read holds up nobody else. What it can be sent is
-//! bounded by the tokens that its request may generate.
+//! bounded by the tokens that its request may generate, where these are: an answer that leaves out
+//! its beginning has no end of its own.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
