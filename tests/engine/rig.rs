@@ -148,10 +148,12 @@ pub fn wait_until(engine: &Engine, is_so: impl Fn(&EngineStats) -> bool) -> Engi
     }
 }
 
-/// Reads up to the first text, for the request to have a slot.
-pub fn begun(stream: &mut Stream) {
-    let event = stream.next().unwrap().unwrap();
-    assert!(matches!(event, Event::Text { .. }), "{event:?}");
+/// Reads up to the first text, for the request to have a slot, and returns its tokens.
+pub fn begun(stream: &mut Stream) -> Vec<Token> {
+    match stream.next().unwrap().unwrap() {
+        Event::Text { tokens, .. } => tokens,
+        event => panic!("{event:?}"),
+    }
 }
 
 /// All slots are free, and a request is answered as ever.
