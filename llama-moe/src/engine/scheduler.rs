@@ -3,6 +3,8 @@
 mod beginnings;
 mod ends;
 mod failures;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
