@@ -3,7 +3,7 @@
 use llama_moe::engine::{Completion, Engine, Event, Request};
 use llama_moe::{ChatParams, FinishReason, Message, RenderOptions, Sampler, Token};
 
-use crate::rig::{BOUND, MODEL, answer, check_greedy, engine, greedy, params, prompt};
+use crate::rig::{BOUND, MODEL, answer, check_greedy, engine, greedy, params, prompt, unvarying};
 use crate::support::decode::{context, decode};
 use crate::support::layouts::TOKEN_IM_END;
 
@@ -64,7 +64,7 @@ fn greedy_text_is_that_of_a_chat() {
     let mut chat = MODEL.chat(chat_params).unwrap();
     let expected = chat.say("the expert on CPU").unwrap().text().unwrap();
 
-    let engine = engine(4);
+    let engine = unvarying();
     let request = engine.chat(&messages, &RenderOptions::default()).unwrap();
     let request = request.with_greedy().with_max_tokens(100);
     let choice = answer(engine.submit(request).unwrap());
@@ -93,7 +93,7 @@ fn the_model_ends_an_answer() {
 
 #[test]
 fn stop_strings_end_an_answer_wherever_tokens_end() {
-    let engine = engine(1);
+    let engine = unvarying();
     let prompt = prompt(20, 1);
     let text = answer(engine.submit(greedy(prompt.clone(), 60)).unwrap()).text;
     let characters: Vec<char> = text.chars().collect();
@@ -231,6 +231,26 @@ fn says(text: &'static str) -> Request {
             candidates.iter().position(|c| c.token == token).unwrap()
         })
     })
+}
+
+#[test]
+fn tokens_of_a_stop_string_are_told() {
+    let engine = engine(1);
+    // Whether a piece of text comes with them or not.
+    for (text, stops, told) in [
+        ("So. END", ["END", "never"], "So. "),
+        ("END", ["END", "never"], ""),
+        ("So.\u{e9}", ["\u{e9}", "never"], "So."),
+        // The text before it is held back with its beginning.
+        ("E. END.", [" END.", "E. F"], "E."),
+    ] {
+        let request = says(text).with_stop_strings(stops).with_logprobs(0);
+        let choice = answer(engine.submit(request).unwrap());
+        assert_eq!(choice.text, told);
+        assert!(matches!(choice.finish, Some(FinishReason::Stop(_))));
+        assert_eq!(choice.tokens.len(), text.len());
+        assert_eq!(choice.logprobs.len(), text.len());
+    }
 }
 
 #[test]

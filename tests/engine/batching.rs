@@ -84,20 +84,46 @@ fn slots_can_have_buffers_of_their_own() {
 }
 
 #[test]
+fn a_buffer_is_not_copied_for_a_short_prompt_of_several_answers() {
+    // A slot has 256 positions, and 32 of them are the fewest that are copied. Who has no copy
+    // has its first token a step later.
+    for (n_prompt, n_steps) in [(32, 20), (31, 21)] {
+        let engine = Engine::new(&MODEL, params(4).with_kv_unified(false)).unwrap();
+        // What the slots hold of it is not what the next one begins as.
+        let other = greedy(prompt(60, 1), 5).with_n(4);
+        engine.submit(other).unwrap().wait().unwrap();
+        let n_before = engine.stats().steps;
+        let prompt = prompt(n_prompt, 2);
+        let request = greedy(prompt.clone(), 20).with_n(3);
+        let completion = engine.submit(request).unwrap().wait().unwrap();
+        assert_eq!(engine.stats().steps - n_before, n_steps);
+        for choice in completion.choices {
+            assert_eq!(choice.tokens.len(), 20);
+            check_greedy(&MODEL, &prompt, &choice.tokens);
+        }
+        check_free(&engine);
+    }
+}
+
+#[test]
 fn answers_go_on_beside_a_long_prompt() {
-    let engine = Engine::new(&MODEL, params(2).with_prefill_chunk(16)).unwrap();
-    let mut going_on = engine.submit(greedy(prompt(4, 0), 500)).unwrap();
-    begun(&mut going_on);
-    let long = prompt(400, 1);
-    let beside = engine.submit(greedy(long.clone(), 10)).unwrap();
-    let beside = beside.wait().unwrap();
-    check_greedy(&MODEL, &long, &beside.choices[0].tokens);
-    let steps = engine.stats().steps;
-    // The prompt took 400 / 16 steps and no fewer.
-    assert!(steps >= 400 / 16 + 10, "{steps}");
-    assert_eq!(going_on.wait().unwrap().usage.completion_tokens, 500);
-    // It had its token in every step: there were no more steps than it has tokens.
-    assert_eq!(engine.stats().steps, 500);
+    // An answer of 20 tokens has one in each of 20 steps, which leaves the prompt 19 times 16 of
+    // its 400 tokens. The rest takes one step, and 9 more tokens are generated. And in an answer
+    // of 500 tokens is room for all of this: it has its token in every step.
+    for (n, n_steps) in [(20, 30), (500, 500)] {
+        let engine = Engine::new(&MODEL, params(2).with_prefill_chunk(16)).unwrap();
+        let (request, gate) = Gate::new(n);
+        let going_on = engine.submit(request).unwrap();
+        gate.wait();
+        let long = prompt(400, 1);
+        let beside = engine.submit(greedy(long.clone(), 10)).unwrap();
+        drop(gate);
+        let beside = answer(beside);
+        assert_eq!(beside.tokens.len(), 10);
+        check_greedy(&MODEL, &long, &beside.tokens);
+        assert_eq!(answer(going_on).tokens.len(), n as usize);
+        assert_eq!(engine.stats().steps, n_steps);
+    }
 }
 
 #[test]
@@ -176,6 +202,43 @@ fn several_answers_wait_for_memory_too() {
         check_greedy(&MODEL, &prompt, &choice.tokens);
     }
     check_greedy(&MODEL, &prompt[..50], &answer(other).tokens);
+    check_free(&engine);
+}
+
+#[test]
+fn who_waits_for_memory_goes_on_as_soon_as_what_it_does_not_share_has_room() {
+    let params = tight().with_slots(5).with_prefill_chunk(4);
+    let engine = Engine::new(&MODEL, params).unwrap();
+    let prompt = prompt(100, 1);
+    answer(engine.submit(greedy(prompt.clone(), 1)).unwrap());
+    let (request, gate) = Gate::new(1);
+    let held = engine.submit(request).unwrap();
+    gate.wait();
+    let order = Arc::new(Mutex::new(Vec::new()));
+    // They begin in one step and share the prompt. After 39 tokens of each, 256 positions are
+    // full, and the last one waits. When the second and the third have ended, it has to compute
+    // 39 tokens again, 4 in a step, and has 21 to go: the first one, with 45, takes longer.
+    // With its prompt, it would have to compute 139.
+    let streams = [90, 45, 45, 60].map(|n| {
+        let order = Arc::clone(&order);
+        let request = greedy(prompt.clone(), n).with_sampler(move |chain, _| {
+            let order = Arc::clone(&order);
+            let chain = chain.custom_fn("order", move |_| order.lock().unwrap().push(n));
+            chain.greedy()
+        });
+        (n, engine.submit(request).unwrap())
+    });
+    drop(gate);
+    for (n, stream) in streams {
+        let answer = answer(stream);
+        assert_eq!(answer.tokens.len(), n as usize);
+        check_greedy(&MODEL, &prompt, &answer.tokens);
+    }
+    answer(held);
+    assert_eq!(engine.stats().preempted, 1);
+    let order = order.lock().unwrap();
+    let last_of = |n: u32| order.iter().rposition(|&other| other == n);
+    assert!(last_of(60) < last_of(90), "{order:?}");
     check_free(&engine);
 }
 

@@ -19,6 +19,13 @@ fn texts() -> Vec<Vec<Token>> {
         .to_vec()
 }
 
+/// More than are embedded before something else happens.
+const N_MANY: usize = 100_000;
+
+fn many_texts() -> Vec<Vec<Token>> {
+    vec![prompt(60, 2); N_MANY]
+}
+
 /// The embedding of a text that is computed alone.
 fn alone(model: &Model, pooling: PoolingType, text: &[Token]) -> Vec<f32> {
     let params = context(512)
@@ -132,23 +139,38 @@ fn texts_that_cannot_be_embedded_are_refused() {
 #[test]
 fn embeddings_are_cancelled() {
     let engine = engine(1);
-    drop(engine.embed(vec![prompt(60, 2); 1000]).unwrap());
+    drop(engine.embed(many_texts()).unwrap());
     let embeddings = engine.embed(texts()).unwrap().wait().unwrap();
     assert_eq!(embeddings.len(), 3);
     let stats = engine.stats();
-    assert!(stats.embedded_texts < 1000, "{stats:?}");
+    assert!(stats.embedded_texts < N_MANY as u64, "{stats:?}");
     assert_eq!((stats.requests_cancelled, stats.requests_done), (1, 1));
     check_free(&engine);
 }
 
 #[test]
+fn stopping_ends_embeddings() {
+    let engine = engine(1);
+    let many = engine.embed(many_texts()).unwrap();
+    wait_until(&engine, |stats| stats.embedded_texts > 0);
+    engine.stop();
+    let error = many.wait().unwrap_err();
+    assert!(
+        matches!(error, Error::Engine(EngineError::Stopped)),
+        "{error}"
+    );
+    let stats = engine.stats();
+    assert_eq!((stats.requests_failed, stats.requests_running), (0, 0));
+}
+
+#[test]
 fn few_texts_do_not_wait_for_many() {
     let engine = engine(1);
-    let many = engine.embed(vec![prompt(60, 2); 1000]).unwrap();
+    let many = engine.embed(many_texts()).unwrap();
     let few = engine.embed(texts()).unwrap().wait().unwrap();
     assert_eq!(few.len(), 3);
     let stats = engine.stats();
-    assert!(stats.embedded_texts < 1000, "{stats:?}");
+    assert!(stats.embedded_texts < N_MANY as u64, "{stats:?}");
     assert_eq!((stats.requests_done, stats.requests_running), (1, 1));
     drop(many);
     wait_until(&engine, |stats| stats.requests_cancelled == 1);
@@ -183,9 +205,8 @@ fn requests_to_embed_wait_are_counted_and_can_be_cancelled() {
 #[test]
 fn embeddings_have_a_deadline() {
     let engine = engine(1);
-    let texts = vec![prompt(60, 2); 1000];
     for after in [Duration::ZERO, Duration::from_millis(100)] {
-        let request = EmbedRequest::new(texts.clone()).with_deadline(after);
+        let request = EmbedRequest::new(many_texts()).with_deadline(after);
         let error = engine.embed(request).unwrap().wait().unwrap_err();
         assert!(
             matches!(error, Error::Engine(EngineError::Deadline)),
@@ -193,7 +214,7 @@ fn embeddings_have_a_deadline() {
         );
     }
     let stats = engine.stats();
-    assert!(stats.embedded_texts < 1000, "{stats:?}");
+    assert!(stats.embedded_texts < N_MANY as u64, "{stats:?}");
     assert_eq!((stats.requests_failed, stats.requests_running), (2, 0));
     let request = EmbedRequest::new(vec![prompt(5, 1)]).with_deadline(Duration::MAX);
     assert_eq!(engine.embed(request).unwrap().wait().unwrap().len(), 1);

@@ -2,16 +2,19 @@
 
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
 use futures_core::Stream as _;
 use llama_moe::engine::{Completion, Engine, EngineError, Stream};
-use llama_moe::{Error, Result};
+use llama_moe::{Error, FinishReason, Result};
 
-use crate::rig::{MODEL, begun, check_free, check_greedy, endless, engine, greedy, params, prompt};
+use crate::rig::{
+    MODEL, begun, check_free, check_greedy, endless, engine, greedy, params, prompt, unvarying,
+    wait_until,
+};
 
 struct Unpark(Thread);
 
@@ -43,7 +46,7 @@ async fn collect(mut stream: Stream) -> Result<Completion> {
 
 #[test]
 fn a_stream_is_polled() {
-    let engine = engine(2);
+    let engine = unvarying();
     let prompt = prompt(10, 1);
     let request = greedy(prompt.clone(), 30);
     let polled = block_on(async { collect(engine.submit_async(request.clone()).await?).await });
@@ -89,6 +92,62 @@ fn a_future_that_is_dropped_asks_for_nothing() {
     check_free(&engine);
     // The one that waited, and those of the check.
     assert_eq!(engine.stats().requests_done, 1 + 1);
+}
+
+#[test]
+fn those_who_wait_for_room_come_in_in_their_order() {
+    let engine = Engine::new(&MODEL, params(1).with_queue(1)).unwrap();
+    let mut running = engine.submit(endless(1)).unwrap();
+    begun(&mut running);
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let ordered = |number: usize| {
+        let order = Arc::clone(&order);
+        greedy(prompt(10, number), 2).with_sampler(move |chain, _| {
+            let order = Arc::clone(&order);
+            let chain = chain.custom_fn("order", move |_| order.lock().unwrap().push(number));
+            chain.greedy()
+        })
+    };
+    let first = engine.submit(ordered(0)).unwrap();
+    let mut context = Context::from_waker(Waker::noop());
+    let mut patient: Vec<_> = (1..5)
+        .map(|number| Box::pin(engine.submit_async(ordered(number))))
+        .collect();
+    for future in &mut patient {
+        assert!(future.as_mut().poll(&mut context).is_pending());
+    }
+    drop(patient.remove(1));
+    drop(running);
+    // Nobody polls them, and they hold up nobody.
+    wait_until(&engine, |stats| stats.requests_queued == 0);
+    first.wait().unwrap();
+    let late = engine.submit_wait(ordered(5)).unwrap();
+    for future in patient {
+        let completion = block_on(async { future.await?.complete().await }).unwrap();
+        assert_eq!(completion.usage.completion_tokens, 2);
+    }
+    late.wait().unwrap();
+    let mut order = order.lock().unwrap().clone();
+    order.dedup();
+    assert_eq!(order, [0, 1, 3, 4, 5]);
+    assert_eq!(engine.stats().requests_cancelled, 1);
+    check_free(&engine);
+}
+
+#[test]
+fn a_deadline_passes_while_there_is_no_room() {
+    let engine = Engine::new(&MODEL, params(1).with_queue(1)).unwrap();
+    let mut running = engine.submit(endless(1)).unwrap();
+    begun(&mut running);
+    let waiting = engine.submit(endless(2)).unwrap();
+    let late = || endless(3).with_deadline(Duration::from_millis(1));
+    let blocking = engine.submit_wait(late()).unwrap().wait().unwrap();
+    let polled = block_on(async { engine.submit_async(late()).await?.complete().await });
+    for completion in [blocking, polled.unwrap()] {
+        assert_eq!(completion.choices[0].finish, Some(FinishReason::Deadline));
+    }
+    drop((running, waiting));
+    check_free(&engine);
 }
 
 /// What an executor with several threads asks for.

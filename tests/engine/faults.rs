@@ -45,14 +45,17 @@ impl Drop for Panics {
 fn panics(place: &'static str) -> Request {
     Request::new(prompt(10, 1))
         .with_max_tokens(5)
-        .with_sampler(move |chain, _| chain.custom(Panics(place)).greedy())
+        .with_sampler(move |chain, _| {
+            let chain = chain.custom(Panics(place));
+            // While one that is dropped unwinds, another must not.
+            chain.custom(Panics(place)).greedy()
+        })
 }
 
 #[test]
 fn a_sampler_that_panics_ends_its_request_alone() {
     let engine = engine(3);
-    let other_prompt = prompt(20, 2);
-    let mut other = engine.submit(greedy(other_prompt.clone(), 100)).unwrap();
+    let mut other = engine.submit(endless(2)).unwrap();
     begun(&mut other);
     for place in ["apply", "accept"] {
         let error = engine.submit(panics(place)).unwrap().wait().unwrap_err();
@@ -71,8 +74,8 @@ fn a_sampler_that_panics_ends_its_request_alone() {
         5
     );
     drop(engine.submit(panics("drop")).unwrap());
-    let n_tokens = other.wait().unwrap().usage.completion_tokens;
-    assert_eq!(n_tokens, 100);
+    assert!(other.by_ref().take(100).all(|event| event.is_ok()));
+    drop(other);
     check_free(&engine);
 }
 
@@ -249,6 +252,22 @@ fn a_window_that_a_failed_batch_pushed_out_is_computed_again() {
     let distance = distance(&undisturbed, &after_failure);
     assert!(distance < QUANTISED_BOUND, "{distance}");
     check_greedy(&model, &prompt, &tokens);
+}
+
+#[test]
+fn no_prompt_begins_from_what_failed() {
+    let engine = failing(|n| n == 3 || n == 4);
+    let prompt = prompt(10, 1);
+    let error = engine.submit(greedy(prompt.clone(), 20)).unwrap().wait();
+    assert!(matches!(
+        error.unwrap_err(),
+        Error::Engine(EngineError::Compute { .. })
+    ));
+    let request = greedy(prompt.clone(), 20);
+    let completion = engine.submit(request).unwrap().wait().unwrap();
+    assert_eq!(completion.usage.cached_tokens, 0);
+    check_greedy(&MODEL, &prompt, &completion.choices[0].tokens);
+    check_free(&engine);
 }
 
 #[test]

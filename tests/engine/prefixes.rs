@@ -70,10 +70,13 @@ fn buffers_of_their_own_are_copied() {
     assert!(cached(&engine, &with(3)) >= 100);
     assert_eq!(cached(&engine, &with(2)), 119);
     let mut going_on = engine.submit(greedy(with(4), 100)).unwrap();
-    begun(&mut going_on);
+    let first = begun(&mut going_on);
     assert!(cached(&engine, &with(5)) >= 100);
     let choice = going_on.wait().unwrap().choices.remove(0);
     assert_eq!(choice.finish, Some(llama_moe::FinishReason::Length));
+    let tokens = [first, choice.tokens].concat();
+    assert_eq!(tokens.len(), 100);
+    check_greedy(&MODEL, &with(4), &tokens);
 }
 
 #[test]
@@ -96,10 +99,13 @@ fn a_beginning_is_taken_from_an_answer_that_goes_on() {
     let engine = engine(2);
     let system = prompt(100, 1);
     let mut going_on = engine.submit(greedy(system.clone(), 300)).unwrap();
-    begun(&mut going_on);
+    let first = begun(&mut going_on);
     let other = [&system[..], &prompt(21, 2)[1..]].concat();
     assert_eq!(cached(&engine, &other), 100);
-    assert_eq!(going_on.wait().unwrap().usage.completion_tokens, 300);
+    let choice = going_on.wait().unwrap().choices.remove(0);
+    let tokens = [first, choice.tokens].concat();
+    assert_eq!(tokens.len(), 300);
+    check_greedy(&MODEL, &system, &tokens);
 }
 
 #[test]

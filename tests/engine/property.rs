@@ -1,9 +1,10 @@
 //! Whatever comes, when, and how long: each answer is what it is alone, and no slot is lost.
 
+use std::thread;
 use std::time::Duration;
 
-use llama_moe::FinishReason;
-use llama_moe::engine::{Engine, EngineParams, Stream};
+use llama_moe::engine::{Completion, Engine, EngineParams, Stream};
+use llama_moe::{EvalCallback, EvalTensor, FinishReason};
 use proptest::prelude::*;
 
 use crate::rig::{MODEL, WINDOWED, check_free, check_greedy, context, greedy, prompt};
@@ -42,22 +43,51 @@ fn arrival() -> impl Strategy<Value = Arrival> {
         )
 }
 
+/// Fails the computation with this number, by panicking.
+struct FailsOnce(Option<usize>);
+
+impl EvalCallback for FailsOnce {
+    fn wants(&mut self, tensor: &EvalTensor<'_>) -> bool {
+        // Each computation has it once.
+        self.0.is_some() && tensor.name == "result_output"
+    }
+
+    fn data(&mut self, _: &EvalTensor<'_>, _: &[u8]) {
+        self.0 = match self.0 {
+            Some(0) => None,
+            left => left.map(|n| n - 1),
+        };
+        assert!(self.0.is_some(), "by order");
+    }
+}
+
+/// Reads an answer as it comes, all of it or up to where it is cancelled.
+fn read(arrival: &Arrival, mut stream: Stream) -> Option<Completion> {
+    let Some(n_events) = arrival.cancelled_after else {
+        return Some(stream.wait().unwrap());
+    };
+    assert!(stream.by_ref().take(n_events).all(|event| event.is_ok()));
+    None
+}
+
 fn answers_are_right(engine: &Engine, arrivals: &[Arrival]) {
-    let streams: Vec<(&Arrival, Stream)> = arrivals
-        .iter()
-        .map(|arrival| {
-            std::thread::sleep(Duration::from_millis(arrival.after));
-            let request = greedy(prompt(arrival.n_prompt, arrival.kind), arrival.n_tokens);
-            let stream = engine.submit(request.with_n(arrival.n)).unwrap();
-            (arrival, stream)
-        })
-        .collect();
-    for (arrival, mut stream) in streams {
-        if let Some(n_events) = arrival.cancelled_after {
-            assert!(stream.by_ref().take(n_events).all(|event| event.is_ok()));
+    let completions: Vec<Option<Completion>> = thread::scope(|scope| {
+        let readers: Vec<_> = arrivals
+            .iter()
+            .map(|arrival| {
+                thread::sleep(Duration::from_millis(arrival.after));
+                let request = greedy(prompt(arrival.n_prompt, arrival.kind), arrival.n_tokens);
+                let stream = engine.submit(request.with_n(arrival.n)).unwrap();
+                scope.spawn(|| read(arrival, stream))
+            })
+            .collect();
+        let readers = readers.into_iter();
+        readers.map(|reader| reader.join().unwrap()).collect()
+    });
+    for (arrival, completion) in arrivals.iter().zip(completions) {
+        let Some(completion) = completion else {
             continue;
-        }
-        let completion = stream.wait().unwrap();
+        };
         assert_eq!(completion.choices.len(), arrival.n as usize);
         for choice in completion.choices {
             assert_eq!(choice.finish, Some(FinishReason::Length));
@@ -80,11 +110,18 @@ proptest! {
         n_ctx in prop_oneof![Just(256u32), Just(1024)],
         windowed: bool,
         kv_unified: bool,
+        failing in prop_oneof![Just(None), (0..60usize).prop_map(Some)],
     ) {
+        let mut context = context(if kv_unified { n_ctx } else { 256 * slots })
+            .with_n_batch(64)
+            .with_n_ubatch(32);
+        if failing.is_some() {
+            context = context.with_eval_callback(FailsOnce(failing));
+        }
         let mut params = EngineParams::default()
             .with_slots(slots)
             .with_kv_unified(kv_unified)
-            .with_context(context(if kv_unified { n_ctx } else { 256 * slots }).with_n_batch(64).with_n_ubatch(32));
+            .with_context(context);
         if let Some(chunk) = chunk {
             params = params.with_prefill_chunk(chunk);
         }

@@ -66,6 +66,11 @@ pub fn engine(slots: u32) -> Engine {
     Engine::new(&MODEL, params(slots)).unwrap()
 }
 
+/// An engine that says the same to the same request every time: the batches have the same shapes.
+pub fn unvarying() -> Engine {
+    Engine::new(&MODEL, params(1).with_prefix_cache(false)).unwrap()
+}
+
 /// A prompt of `n` tokens, another one for each `kind`.
 pub fn prompt(n: usize, kind: usize) -> Vec<Token> {
     let token = |i: usize| 261 + ((i * 7 + kind * 31 + i * i * kind) % 100) as i32;
@@ -143,18 +148,19 @@ pub fn wait_until(engine: &Engine, is_so: impl Fn(&EngineStats) -> bool) -> Engi
     }
 }
 
-/// Reads up to the first text, for the request to have a slot.
-pub fn begun(stream: &mut Stream) {
-    let event = stream.next().unwrap().unwrap();
-    assert!(matches!(event, Event::Text { .. }), "{event:?}");
+/// Reads up to the first text, for the request to have a slot, and returns its tokens.
+pub fn begun(stream: &mut Stream) -> Vec<Token> {
+    match stream.next().unwrap().unwrap() {
+        Event::Text { tokens, .. } => tokens,
+        event => panic!("{event:?}"),
+    }
 }
 
 /// All slots are free, and a request is answered as ever.
 pub fn check_free(engine: &Engine) {
-    let stats = wait_until(engine, |stats| {
-        stats.slots_busy == 0 && stats.requests_queued == 0
+    wait_until(engine, |stats| {
+        stats.slots_busy == 0 && stats.requests_queued == 0 && stats.requests_running == 0
     });
-    assert_eq!(stats.requests_running, 0);
     for kind in 0..engine.slots() as usize {
         let prompt = prompt(9, kind);
         let answer = answer(engine.submit(greedy(prompt.clone(), 5)).unwrap());

@@ -99,10 +99,11 @@ impl Answer {
         self.unsent_logprobs.extend(logprobs);
         let mut pieces = Vec::new();
         let stop = self.text.push(token, &mut pieces)?;
-        self.send(pieces, reply);
         if let Some(stop) = stop {
+            self.send_last(pieces, reply);
             return Ok(Some(FinishReason::Stop(stop)));
         }
+        self.send(pieces, reply);
         if self.n_generated >= self.max_tokens {
             return self.close(FinishReason::Length, reply).map(Some);
         }
@@ -112,18 +113,12 @@ impl Answer {
         Ok(None)
     }
 
-    /// Sends what was held back of the text, and the tokens that have led to none. A stop string
-    /// can be complete only now, and then is the reason.
+    /// Sends what was held back of the text. A stop string can be complete only now, and then is
+    /// the reason.
     pub(super) fn close(&mut self, reason: FinishReason, reply: &Reply) -> Result<FinishReason> {
         let mut pieces = Vec::new();
         let stop = self.text.finish(&mut pieces)?;
-        if pieces.is_empty() && !self.unsent.is_empty() && stop.is_none() {
-            pieces.push(Piece {
-                text: String::new(),
-                is_reasoning: false,
-            });
-        }
-        self.send(pieces, reply);
+        self.send_last(pieces, reply);
         Ok(stop.map_or(reason, FinishReason::Stop))
     }
 
@@ -136,6 +131,17 @@ impl Answer {
         }
         self.tokens.drain(self.n_prompt..self.n_prompt + n_dropped);
         true
+    }
+
+    /// Sends the last pieces, and the tokens that have led to none.
+    fn send_last(&mut self, mut pieces: Vec<Piece>, reply: &Reply) {
+        if pieces.is_empty() && !self.unsent.is_empty() {
+            pieces.push(Piece {
+                text: String::new(),
+                is_reasoning: false,
+            });
+        }
+        self.send(pieces, reply);
     }
 
     /// Sends pieces of text, with the first of them the tokens that have led to them.

@@ -1,7 +1,8 @@
 //! What the engine's thread hands to one reader, blocking or not.
 //!
 //! Unbounded, so that a reader that does not read holds up nobody else. What it can be sent is
-//! bounded by the tokens that its request may generate.
+//! bounded by the tokens that its request may generate, where these are: an answer that leaves out
+//! its beginning has no end of its own.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -93,7 +94,7 @@ impl<T> Shared<T> {
 }
 
 /// Wakes a task. Wakers are code of others, and this is called where nothing may unwind.
-pub(super) fn wake(waker: Waker) {
+fn wake(waker: Waker) {
     let mut panic = None;
     catch_panic(&mut panic, || waker.wake());
     if let Some(message) = panic {

@@ -24,7 +24,7 @@ pub struct Choice {
     pub text: String,
     /// What the model told itself before.
     pub reasoning: String,
-    /// The tokens of both.
+    /// The tokens of both, and of the stop string that ended it.
     pub tokens: Vec<Token>,
     /// How likely each token was; empty unless
     /// [asked for](super::Request::with_logprobs).

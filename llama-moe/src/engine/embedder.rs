@@ -7,7 +7,7 @@ use super::error::EngineError;
 use super::job::{EmbedJob, Embedded};
 use super::params::Settings;
 use super::stats::EngineStats;
-use crate::context::{Batch, Context, ContextParams, MemoryError, PoolingType};
+use crate::context::{Batch, Context, ContextParams, DecodeError, MemoryError, PoolingType};
 use crate::error::{Error, Result};
 use crate::model::{Model, Token};
 
@@ -150,6 +150,8 @@ impl Embedder {
         stats.time_computing += started.elapsed();
         match embedded {
             Ok(embeddings) => done.extend(embeddings),
+            // It is only aborted when everything ends: that says the channel's end.
+            Err(Error::Decode(DecodeError::Aborted)) => return,
             Err(error) => {
                 // One that failed may not be usable any more.
                 self.context = None;
@@ -183,11 +185,12 @@ impl Embedder {
             Some(context) => context,
             none => none.insert(self.model.context(self.params.clone())?),
         };
-        compute(context, texts).map_err(|error| {
-            EngineError::Compute {
+        compute(context, texts).map_err(|error| match error {
+            Error::Decode(DecodeError::Aborted) => error,
+            error => EngineError::Compute {
                 reason: error.to_string(),
             }
-            .into()
+            .into(),
         })
     }
 }

@@ -74,7 +74,8 @@ pub enum EngineError {
     #[error("the deadline passed before all texts were embedded")]
     Deadline,
 
-    /// The computation failed for this request, alone and anew too.
+    /// The computation failed for this request: for an answer also when it was computed alone
+    /// and anew, for texts to embed at once.
     #[error("the request could not be computed: {reason}")]
     Compute {
         /// The error of the computation.

@@ -22,6 +22,7 @@ pub enum Event {
         is_reasoning: bool,
         /// The tokens that were generated since the last piece. Those whose text is held back,
         /// as the beginning of a stop string for example, come with the piece that settles it.
+        /// Tokens of a stop string are told too, and only the one that ends a generation is not.
         tokens: Vec<Token>,
         /// For each of these tokens how likely it was; empty unless
         /// [asked for](super::Request::with_logprobs).

@@ -157,27 +157,35 @@ impl Engine {
         Ok(Stream::new(events))
     }
 
-    /// As [`submit`](Self::submit), but waits while the queue is full.
+    /// As [`submit`](Self::submit), but waits while the queue is full. Those who wait come in in
+    /// their order, and before those who submit later. One whose deadline passes meanwhile has a
+    /// stream, which says so.
     ///
     /// # Errors
     /// As [`submit`](Self::submit), without [`EngineError::QueueFull`].
     pub fn submit_wait(&self, request: Request) -> Result<Stream> {
         let shared = &self.0.shared;
         let (job, events) = job::accept(request, shared)?;
-        shared.inbox.push(job)?;
+        let entered = shared.inbox.push(job)?;
+        entered.recv().ok_or(EngineError::Stopped)?;
         Ok(Stream::new(events))
     }
 
-    /// As [`submit_wait`](Self::submit_wait), for an executor. Who gets room first is not
-    /// said.
+    /// As [`submit_wait`](Self::submit_wait), for an executor. A future that is dropped before it
+    /// is done asks for nothing.
+    ///
+    /// The request is checked, and its samplers and grammars are made, on the thread that polls
+    /// first. That takes longest for a JSON schema: the first one of an engine goes through the
+    /// whole vocabulary.
     ///
     /// # Errors
     /// As [`submit_wait`](Self::submit_wait).
     pub async fn submit_async(&self, request: Request) -> Result<Stream> {
         let shared = &self.0.shared;
         let (job, events) = job::accept(request, shared)?;
-        let mut job = Some(job);
-        poll_fn(|context| shared.inbox.poll_push(context, &mut job)).await?;
+        let entered = shared.inbox.push(job)?;
+        let entered = poll_fn(|context| entered.poll_recv(context)).await;
+        entered.ok_or(EngineError::Stopped)?;
         Ok(Stream::new(events))
     }
 

@@ -2,10 +2,9 @@
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use super::channel::wake;
+use super::channel::{Receiver, Sender, channel};
 use super::error::EngineError;
 use super::job::{EmbedJob, Job};
 
@@ -23,8 +22,6 @@ pub(super) struct Inbox {
     state: Mutex<State>,
     /// There is something to do.
     work: Condvar,
-    /// There is room again.
-    room: Condvar,
     capacity: usize,
 }
 
@@ -37,8 +34,15 @@ struct State {
     /// Requests to embed that can take turns with those that do, said by that thread too.
     free_turns: usize,
     closing: Option<Closing>,
-    /// Tasks that wait for room.
-    waiting: Vec<Waker>,
+    /// Those who wait for room. There are none while there is room.
+    outside: VecDeque<Outside>,
+}
+
+/// A request that waits for room.
+struct Outside {
+    job: Job,
+    /// Hears that it has come in.
+    entry: Sender<()>,
 }
 
 impl Inbox {
@@ -46,7 +50,6 @@ impl Inbox {
         Self {
             state: Mutex::default(),
             work: Condvar::new(),
-            room: Condvar::new(),
             capacity,
         }
     }
@@ -77,46 +80,7 @@ impl State {
 impl Inbox {
     /// Adds a request, if there is room.
     pub(super) fn try_push(&self, job: Job) -> Result<(), EngineError> {
-        let mut job = Some(job);
         let mut state = self.lock();
-        self.push_if(&mut state, &mut job)
-    }
-
-    /// Adds a request, after waiting for room if there is none.
-    pub(super) fn push(&self, job: Job) -> Result<(), EngineError> {
-        let mut job = Some(job);
-        let mut state = self.lock();
-        loop {
-            match self.push_if(&mut state, &mut job) {
-                Err(EngineError::QueueFull { .. }) => {}
-                result => return result,
-            }
-            let waited = self.room.wait(state);
-            state = waited.unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-
-    /// As [`push`](Self::push), for an executor.
-    pub(super) fn poll_push(
-        &self,
-        context: &Context<'_>,
-        job: &mut Option<Job>,
-    ) -> Poll<Result<(), EngineError>> {
-        let waker = context.waker().clone();
-        let mut state = self.lock();
-        match self.push_if(&mut state, job) {
-            Err(EngineError::QueueFull { .. }) => {}
-            result => return Poll::Ready(result),
-        }
-        if !state.waiting.iter().any(|known| known.will_wake(&waker)) {
-            state.waiting.push(waker);
-        }
-        Poll::Pending
-    }
-
-    /// Takes the job out of its place, unless there is no room. It is left there on an error, for
-    /// it to be dropped without the lock.
-    fn push_if(&self, state: &mut State, job: &mut Option<Job>) -> Result<(), EngineError> {
         if state.closing.is_some() {
             return Err(EngineError::Stopped);
         }
@@ -125,9 +89,22 @@ impl Inbox {
                 queue: self.capacity,
             });
         }
-        state.jobs.extend(job.take());
+        state.jobs.push_back(job);
         self.work.notify_one();
         Ok(())
+    }
+
+    /// Adds a request as soon as there is room, after those who came before. The receiver hears of
+    /// it; its channel ends if that is never.
+    pub(super) fn push(&self, job: Job) -> Result<Receiver<()>, EngineError> {
+        let (entry, entered) = channel();
+        let mut state = self.lock();
+        if state.closing.is_some() {
+            return Err(EngineError::Stopped);
+        }
+        state.outside.push_back(Outside { job, entry });
+        self.let_in(state);
+        Ok(entered)
     }
 
     /// Adds texts to embed.
@@ -151,7 +128,9 @@ impl Inbox {
         let mut state = self.lock();
         state.closing = state.closing.max(Some(closing));
         self.work.notify_one();
-        self.wake_waiting(state);
+        let outside = std::mem::take(&mut state.outside);
+        drop(state);
+        drop(outside);
     }
 
     /// Requests that are here.
@@ -160,13 +139,29 @@ impl Inbox {
         state.jobs.len() + state.embeds.len()
     }
 
-    /// Wakes everybody who waits for room, with the lock released.
-    fn wake_waiting(&self, mut state: MutexGuard<'_, State>) {
-        let waiting = std::mem::take(&mut state.waiting);
+    /// Lets those in who wait for room, as far as there is room, and tells them with the lock
+    /// released.
+    fn let_in(&self, mut state: MutexGuard<'_, State>) {
+        let mut entries = Vec::new();
+        let mut gone = Vec::new();
+        while state.n_waiting() < self.capacity
+            && let Some(Outside { job, entry }) = state.outside.pop_front()
+        {
+            // Who does not wait any more has asked for nothing.
+            if job.is_cancelled() {
+                gone.push(job);
+            } else {
+                state.jobs.push_back(job);
+                entries.push(entry);
+            }
+        }
         drop(state);
-        self.room.notify_all();
-        for waker in waiting {
-            wake(waker);
+        drop(gone);
+        if !entries.is_empty() {
+            self.work.notify_one();
+        }
+        for entry in entries {
+            entry.send(());
         }
     }
 }
@@ -188,13 +183,17 @@ impl Inbox {
 
     /// Takes out the requests that are not to be begun any more: cancelled, or too late.
     pub(super) fn sweep(&self, now: Instant) -> (VecDeque<Job>, VecDeque<EmbedJob>) {
+        let is_over = |job: &Job| job.is_cancelled() || job.is_late(now);
         let mut state = self.lock();
-        let jobs = take_out(&mut state.jobs, |job| {
-            job.is_cancelled() || job.is_late(now)
-        });
+        let mut jobs = take_out(&mut state.jobs, is_over);
         let embeds = take_out(&mut state.embeds, |job| job.is_over(now));
-        if !jobs.is_empty() {
-            self.wake_waiting(state);
+        let outside = take_out(&mut state.outside, |outside| is_over(&outside.job));
+        self.let_in(state);
+        for Outside { job, entry } in outside {
+            if !job.is_cancelled() {
+                entry.send(());
+                jobs.push_back(job);
+            }
         }
         (jobs, embeds)
     }
@@ -209,19 +208,16 @@ impl Inbox {
         }
         let job = state.jobs.pop_front()?;
         state.free_slots = state.free_slots.saturating_sub(job.samplers.len());
-        self.wake_waiting(state);
+        self.let_in(state);
         Some(job)
     }
 
     /// Says how many slots the requests find free, and how many of those to embed can begin.
     pub(super) fn set_free(&self, slots: usize, turns: usize) {
         let mut state = self.lock();
-        let are_more = slots > state.free_slots;
         state.free_slots = slots;
         state.free_turns = turns;
-        if are_more {
-            self.wake_waiting(state);
-        }
+        self.let_in(state);
     }
 
     /// Takes the texts that have waited longest to be embedded.
@@ -243,8 +239,9 @@ impl Inbox {
         state.closing = Some(Closing::Stop);
         let jobs = std::mem::take(&mut state.jobs);
         let embeds = std::mem::take(&mut state.embeds);
-        self.wake_waiting(state);
-        drop((jobs, embeds));
+        let outside = std::mem::take(&mut state.outside);
+        drop(state);
+        drop((jobs, embeds, outside));
     }
 }
 

@@ -1,5 +1,6 @@
 //! The context, and which tokens its memory holds in which slot.
 
+use super::error::EngineError;
 use super::prefix::Place;
 use super::sharing::Sharing;
 use crate::context::{Batch, Context, ContextParams, Pos, SeqId};
@@ -15,14 +16,19 @@ const WORTH_COPYING: usize = 256;
 /// Where an operation fails, the memory is not what `held` says, and is to be
 /// [rebuilt](Self::rebuild).
 pub(super) struct SlotMemory {
-    context: Context,
+    /// None after another one could not be made.
+    context: Option<Context>,
     /// To make another one.
     params: ContextParams,
     held: Vec<Vec<Token>>,
     /// Nothing is shared between buffers.
     sharing: Sharing,
     batch: Batch,
+    n_ctx: usize,
+    n_batch: usize,
+    n_ubatch: usize,
     n_swa: usize,
+    least_copied: usize,
     /// A state cannot be taken back to an earlier token.
     is_state: bool,
     kv_unified: bool,
@@ -36,26 +42,35 @@ impl SlotMemory {
             held: vec![Vec::new(); context.n_seq_max() as usize],
             sharing: Sharing::new(context.n_seq_max() as usize),
             batch: Batch::new(context.n_batch() as usize, context.n_seq_max()),
+            n_ctx: context.n_ctx() as usize,
+            n_batch: context.n_batch() as usize,
+            n_ubatch: context.n_ubatch() as usize,
             n_swa: model.n_swa() as usize,
+            least_copied: least_copied(&context, kv_unified),
             is_state: model.is_recurrent() || model.is_hybrid(),
             kv_unified,
             n_rebuilt: 0,
             params,
-            context,
+            context: Some(context),
         }
     }
 
     /// The context, for reading outputs.
-    pub(super) fn context(&mut self) -> &mut Context {
-        &mut self.context
+    ///
+    /// # Errors
+    /// If there is none: another one could not be made.
+    pub(super) fn context(&mut self) -> Result<&mut Context> {
+        Ok(self.context.as_mut().ok_or(EngineError::Stopped)?)
     }
 
     /// Another context in place of one that cannot be used any more. It holds nothing.
     pub(super) fn rebuild(&mut self, model: &Model) -> Result<()> {
-        self.context = model.context(self.params.clone())?;
-        self.n_rebuilt += 1;
         self.held.iter_mut().for_each(Vec::clear);
         self.sharing = Sharing::new(self.held.len());
+        // There need not be room for both at a time.
+        self.context = None;
+        self.context = Some(model.context(self.params.clone())?);
+        self.n_rebuilt += 1;
         Ok(())
     }
 
@@ -66,15 +81,15 @@ impl SlotMemory {
 
     /// Positions of all slots together.
     pub(super) fn n_ctx(&self) -> usize {
-        self.context.n_ctx() as usize
+        self.n_ctx
     }
 
     pub(super) fn n_batch(&self) -> usize {
-        self.context.n_batch() as usize
+        self.n_batch
     }
 
     pub(super) fn n_ubatch(&self) -> usize {
-        self.context.n_ubatch() as usize
+        self.n_ubatch
     }
 
     /// The tokens that the memory holds of a slot.
@@ -100,20 +115,15 @@ impl SlotMemory {
         }
         // Layers with sliding-window attention have let go of what is behind the window, and
         // it takes all of the window to go on.
-        let positions = self.context.memory().positions(seq(slot)).ok()?;
+        let mut memory = self.context().ok()?.memory();
+        let positions = memory.positions(seq(slot)).ok()?;
         let first = positions.map_or(0, |held| *held.start() as usize);
         Some(if first == 0 { 0 } else { first + self.n_swa })
     }
 
-    /// The fewest tokens that are worth a copy. In one buffer a copy is a note that two sequences
-    /// share them, and a state is small; but a buffer of a slot's own is copied as a whole,
-    /// however little of it is used.
+    /// The fewest tokens that are worth a copy.
     pub(super) fn least_copied(&self) -> usize {
-        let model = self.context.model();
-        if self.kv_unified || model.is_recurrent() {
-            return 1;
-        }
-        (self.context.n_ctx_seq() as usize / 8).min(WORTH_COPYING)
+        self.least_copied
     }
 
     /// Makes a slot hold the beginning that was found for it, and returns how much that is.
@@ -134,9 +144,10 @@ impl SlotMemory {
     /// Makes a slot hold what another one holds up to `n_tokens`, from where that can be cut.
     pub(super) fn copy(&mut self, source: usize, slot: usize, n_tokens: usize) -> Result<()> {
         self.clear(slot)?;
-        let mut memory = self.context.memory();
         let is_whole = n_tokens == self.held[source].len();
-        if is_whole || !self.kv_unified {
+        let copies_all = is_whole || !self.kv_unified;
+        let mut memory = self.context()?.memory();
+        if copies_all {
             // Buffers can only be copied as a whole.
             memory.copy(seq(source), seq(slot), ..)?;
         } else {
@@ -180,12 +191,12 @@ impl SlotMemory {
         self.held[slot].clear();
         self.sharing.cut(slot, 0);
         // A whole sequence can always be removed.
-        self.context.memory().remove(Some(seq(slot)), ..)?;
+        self.context()?.memory().remove(Some(seq(slot)), ..)?;
         Ok(())
     }
 
     fn remove_from(&mut self, slot: usize, n_tokens: usize) -> Result<bool> {
-        let mut memory = self.context.memory();
+        let mut memory = self.context()?.memory();
         let removed = memory.remove(Some(seq(slot)), pos(n_tokens)..)?;
         if removed {
             self.held[slot].truncate(n_tokens);
@@ -213,14 +224,25 @@ impl SlotMemory {
                 }
             }
         }
-        self.context.decode(&self.batch)?;
+        let context = self.context.as_mut().ok_or(EngineError::Stopped)?;
+        context.decode(&self.batch)?;
         // So that a failure is seen here.
-        self.context.synchronize()?;
+        context.synchronize()?;
         for (slot, tokens, _) in parts {
             self.held[slot].extend_from_slice(tokens);
         }
         Ok(outputs)
     }
+}
+
+/// The fewest tokens that are worth a copy. In one buffer a copy is a note that two sequences
+/// share them, and a state is small; but a buffer of a slot's own is copied as a whole,
+/// however little of it is used.
+fn least_copied(context: &Context, kv_unified: bool) -> usize {
+    if kv_unified || context.model().is_recurrent() {
+        return 1;
+    }
+    (context.n_ctx_seq() as usize / 8).min(WORTH_COPYING)
 }
 
 /// There are at most 256 slots.

@@ -54,9 +54,9 @@
 //!
 //! What can be known before is an error of [`Engine::submit`]. Later errors end a stream as its
 //! last item. A sampler that panics ends its own request. A batch that fails is computed again
-//! answer by answer, and only those that fail again end, with [`EngineError::Compute`]; a
-//! context that cannot be used any more is made anew. If the thread itself ends, all streams
-//! end with [`EngineError::Stopped`].
+//! answer by answer, and only those that fail again end, with [`EngineError::Compute`]; texts to
+//! embed end so at once. A context that cannot be used any more is made anew. If the thread itself
+//! ends, all streams end with [`EngineError::Stopped`].
 //!
 //! # Equal text
 //!

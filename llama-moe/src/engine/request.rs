@@ -122,7 +122,9 @@ impl Request {
     }
 
     /// Tokens of an answer at most, at least 1. Unless set, and at most: what the request has
-    /// room for.
+    /// room for. With [`Overflow::Shift`] there is always room: such an answer goes on until the
+    /// model ends it, or whoever reads it does, and what is not read of it takes more and more
+    /// memory.
     #[doc(alias = "--predict")]
     pub fn with_max_tokens(mut self, n: u32) -> Self {
         self.max_tokens = Some(n);
@@ -208,8 +210,9 @@ impl Request {
     }
 
     /// How many answers, at least 1, and at most the engine's slots; 1 unless set. The prompt
-    /// is computed once. They begin together, so such a request waits until there are as
-    /// many slots.
+    /// is computed once, unless it is not worth
+    /// [copying](super::EngineParams::with_kv_unified). They begin together, so such a request
+    /// waits until there are as many slots.
     pub fn with_n(mut self, n: u32) -> Self {
         self.n = n;
         self
@@ -221,7 +224,7 @@ impl Request {
     /// [`FinishReason::ContextFull`](crate::FinishReason::ContextFull).
     /// [`Overflow::Shift`]: the older half of what was generated is left out, and what remains
     /// is computed anew, which takes a prefill of so many tokens. A prompt that does not leave
-    /// room for this ends as before.
+    /// room for this ends as before. [Set a limit](Self::with_max_tokens), or there is none.
     #[doc(alias = "--context-shift")]
     pub fn with_overflow(mut self, overflow: Overflow) -> Self {
         self.overflow = overflow;

@@ -3,6 +3,8 @@
 mod beginnings;
 mod ends;
 mod failures;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -115,7 +117,7 @@ impl Scheduler {
     /// # Errors
     /// If there is no context to go on with.
     pub(super) fn step(&mut self, stats: &mut EngineStats) -> Result<()> {
-        self.unpark();
+        self.unpark()?;
         let shares = self.shares()?;
         if shares.is_empty() {
             return Ok(());
@@ -218,15 +220,20 @@ impl Scheduler {
             .map(|(follower, _)| follower)
             .collect();
         let n_rebuilt = self.memory.n_rebuilt();
+        let n_tokens = self.memory.held(slot).len();
+        let is_copied = n_tokens >= self.memory.least_copied();
         for &follower in &followers {
-            let n_tokens = self.memory.held(slot).len();
-            if let Err(error) = self.memory.copy(slot, follower, n_tokens) {
+            if !is_copied {
+                // It computes the prompt itself.
+                self.forget(follower)?;
+            } else if let Err(error) = self.memory.copy(slot, follower, n_tokens) {
                 return self.rebuild(&error);
             }
             if let Some(answer) = &mut self.answers[follower] {
                 answer.state = State::Runs;
             }
         }
+        let followers = followers.into_iter().filter(|_| is_copied);
         for slot in std::iter::once(slot).chain(followers) {
             if self.memory.n_rebuilt() != n_rebuilt {
                 break;
@@ -255,7 +262,7 @@ impl Scheduler {
             return Ok(None);
         };
         let started = Instant::now();
-        let context = self.memory.context();
+        let context = self.memory.context()?;
         let token = sampler.sample(context, Some(output));
         stats.time_sampling += started.elapsed();
         let token = token?;

@@ -12,7 +12,7 @@ pub struct EngineStats {
     pub requests_done: u64,
     /// Requests that were cancelled by dropping their stream, or their embeddings.
     pub requests_cancelled: u64,
-    /// Requests that ended with an error.
+    /// Requests that ended with an error, but for those that ended with the engine.
     pub requests_failed: u64,
     /// Requests that were refused because the queue was full.
     pub requests_refused: u64,
@@ -40,7 +40,7 @@ pub struct EngineStats {
     /// ones that the next prompt may begin as. A position that several share is counted for
     /// each, so this can be more than `n_ctx`.
     pub kv_used: usize,
-    /// Batches that were computed.
+    /// Batches that were to be computed, those that failed included.
     pub steps: u64,
     /// Times that an answer had to give up its place in the memory to others, and was
     /// computed anew later.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::embedder::Embedder;
+use super::event::Event;
 use super::inbox::Closing;
 use super::job::Job;
 use super::params::Settings;
@@ -22,6 +23,9 @@ pub(super) struct Worker {
     /// None for a model that only encodes.
     scheduler: Option<Scheduler>,
     embedder: Embedder,
+    /// Replies to requests that never had a slot, and their last items: who reads them finds the
+    /// numbers up to date.
+    unbegun: Vec<(Reply, Event)>,
     stats: EngineStats,
 }
 
@@ -32,6 +36,7 @@ impl Worker {
         let mut worker = Self {
             embedder: Embedder::new(&shared.model, settings),
             scheduler,
+            unbegun: Vec::new(),
             stats: EngineStats {
                 slots: settings.slots as usize,
                 ..EngineStats::default()
@@ -96,13 +101,19 @@ impl Worker {
         for job in embed_jobs {
             self.embedder.give_up(job, &mut self.stats);
         }
-        self.embed(now);
-        let Some(scheduler) = &mut self.scheduler else {
-            return Ok(());
-        };
-        scheduler.sweep(now, &mut self.stats)?;
-        scheduler.admit(&mut self.stats)?;
-        scheduler.step(&mut self.stats)
+        self.begin_to_embed(now);
+        if let Some(scheduler) = &mut self.scheduler {
+            scheduler.sweep(now, &mut self.stats)?;
+            scheduler.admit(&mut self.stats)?;
+        }
+        // Who has left the queue is running from now on.
+        self.count();
+        let is_alone = self.scheduler.as_ref().is_none_or(Scheduler::is_idle);
+        self.embedder.step(is_alone, &mut self.stats);
+        match &mut self.scheduler {
+            Some(scheduler) => scheduler.step(&mut self.stats),
+            None => Ok(()),
+        }
     }
 
     /// Ends a request that was cancelled, or became too late, before it had a slot.
@@ -118,35 +129,42 @@ impl Worker {
         }
         self.stats.requests_done += 1;
         let done = reply.done();
-        reply.end(Ok(done));
+        self.unbegun.push((reply, done));
     }
 
-    fn embed(&mut self, now: Instant) {
+    fn begin_to_embed(&mut self, now: Instant) {
         self.embedder.sweep(now, &mut self.stats);
         while self.embedder.free_turns() > 0
             && let Some(job) = self.shared.inbox.take_embed()
         {
             self.embedder.begin(job);
         }
-        let is_alone = self.scheduler.as_ref().is_none_or(Scheduler::is_idle);
-        self.embedder.step(is_alone, &mut self.stats);
     }
 
     fn is_idle(&self) -> bool {
         self.embedder.is_idle() && self.scheduler.as_ref().is_none_or(Scheduler::is_idle)
     }
 
-    fn publish(&mut self) {
-        let (mut n_running, mut free_slots) = (self.embedder.n_running(), 0);
+    /// Tells what there is now.
+    fn count(&mut self) {
+        let mut n_running = self.embedder.n_running();
         if let Some(scheduler) = &self.scheduler {
             scheduler.count(&mut self.stats);
             n_running += scheduler.n_running();
-            free_slots = scheduler.open_slots();
         }
         self.stats.requests_running = n_running;
+        self.shared.set_stats(&self.stats);
+    }
+
+    fn publish(&mut self) {
+        let scheduler = self.scheduler.as_ref();
+        let free_slots = scheduler.map_or(0, Scheduler::open_slots);
         let free_turns = self.embedder.free_turns();
         self.shared.inbox.set_free(free_slots, free_turns);
-        self.shared.set_stats(&self.stats);
+        self.count();
+        for (reply, done) in self.unbegun.drain(..) {
+            reply.end(Ok(done));
+        }
         if let Some(scheduler) = &mut self.scheduler {
             scheduler.tell();
         }

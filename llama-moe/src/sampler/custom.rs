@@ -8,7 +8,7 @@ use crate::model::Token;
 ///
 /// A panic in one of these methods ends the call of [`Sampler`](super::Sampler) that led
 /// here with [`Error::CallbackPanicked`](crate::Error::CallbackPanicked); model, context
-/// and sampler stay usable.
+/// and sampler stay usable. A panic while it is dropped is logged, and goes no further.
 pub trait CustomSampler: Send {
     /// A name for errors and lists.
     fn name(&self) -> &str;

@@ -1,5 +1,7 @@
 //! The links of a chain: llama.cpp's samplers and those in Rust, treated alike.
 
+use std::mem;
+
 use super::SamplerError;
 use super::candidates::Candidates;
 use super::custom::{CustomSampler, SelectingSampler};
@@ -134,6 +136,55 @@ impl Selector {
                 Self::Rust(call(|| sampler.try_clone())?.ok_or_else(|| not_cloneable(self.name()))?)
             }
         })
+    }
+}
+
+/// A panic while a sampler written in Rust is dropped ends there: while another one unwinds, it
+/// would end the process.
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if let Self::Rust(sampler) = self {
+            let sampler = mem::replace(sampler, Box::new(Gone));
+            drop_caught(sampler);
+        }
+    }
+}
+
+impl Drop for Selector {
+    fn drop(&mut self) {
+        if let Self::Rust(sampler) = self {
+            let sampler = mem::replace(sampler, Box::new(Gone));
+            drop_caught(sampler);
+        }
+    }
+}
+
+/// In the place of a sampler that is being dropped. Never called.
+struct Gone;
+
+impl CustomSampler for Gone {
+    fn name(&self) -> &str {
+        "gone"
+    }
+
+    fn apply(&mut self, _: &mut Candidates) {}
+}
+
+impl SelectingSampler for Gone {
+    fn name(&self) -> &str {
+        "gone"
+    }
+
+    fn select(&mut self, _: &mut Candidates) -> usize {
+        0
+    }
+}
+
+fn drop_caught<T>(sampler: T) {
+    let mut panic = None;
+    catch_panic(&mut panic, || drop(sampler));
+    if let Some(message) = panic {
+        tracing::error!("a sampler panicked while it was dropped: {message}");
     }
 }
 

@@ -163,6 +163,25 @@ impl Server {
         self.post("/v1/chat/completions", &chat(text, more))
     }
 
+    /// What it says, so many times, where a grammar leaves it no choice but this text.
+    #[track_caller]
+    pub fn say(&self, text: &str, n: usize) -> Vec<String> {
+        let grammar = format!("root ::= \"{text}\"");
+        let answer = self
+            .chat("Go on.", json!({"grammar": grammar, "n": n}))
+            .ok();
+        let choices = answer["choices"].as_array().expect("choices");
+        assert_eq!(choices.len(), n);
+        let texts = choices.iter().map(|choice| {
+            assert_eq!(choice["finish_reason"], "stop");
+            choice["message"]["content"]
+                .as_str()
+                .expect("a text")
+                .to_owned()
+        });
+        texts.collect()
+    }
+
     /// A number among the metrics.
     #[track_caller]
     pub fn metric(&self, name: &str) -> f64 {

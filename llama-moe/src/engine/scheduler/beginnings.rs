@@ -30,7 +30,7 @@ impl Scheduler {
                 if job.samplers.len() > n_free {
                     return false;
                 }
-                found = self.find(&job.prompt);
+                found = self.find(&job.prompt, None);
                 let has_room = found.is_some_and(|place| self.has_room_for(job, place));
                 self.is_short = !has_room;
                 has_room
@@ -42,7 +42,8 @@ impl Scheduler {
         }
     }
 
-    fn find(&mut self, prompt: &[Token]) -> Option<Place> {
+    /// Finds a place for tokens in a slot that is free, or in `only` this one.
+    pub(super) fn find(&mut self, tokens: &[Token], only: Option<usize>) -> Option<Place> {
         let n_slots = self.answers.len();
         let cuts: Vec<Option<usize>> = (0..n_slots)
             .map(|slot| self.memory.cut_from(slot))
@@ -54,12 +55,15 @@ impl Scheduler {
                 } else {
                     &[]
                 },
-                is_busy: self.answers[slot].is_some(),
+                is_busy: match only {
+                    Some(only) => slot != only,
+                    None => self.answers[slot].is_some(),
+                },
                 last_used: self.last_used[slot],
                 cut_from: cuts[slot],
             })
             .collect();
-        prefix::find(&candidates, prompt, self.memory.least_copied())
+        prefix::find(&candidates, tokens, self.memory.least_copied())
     }
 
     /// Whether the prompt fits beside the answers that are being generated. What is held of
@@ -69,7 +73,15 @@ impl Scheduler {
         if self.is_idle() || !self.kv_unified {
             return true;
         }
-        let shared = self.running().map(|(slot, _)| {
+        let n_new = job.prompt.len() - self.n_shared(place) + job.samplers.len();
+        self.needed() + n_new <= self.memory.n_ctx()
+    }
+
+    /// How much of what was found for a slot is shared with those that are computed.
+    pub(super) fn n_shared(&self, place: Place) -> usize {
+        let running = self.running();
+        let running = running.filter(|(_, answer)| answer.state == State::Runs);
+        let shared = running.map(|(slot, _)| {
             if slot == place.source {
                 place.n_tokens
             } else {
@@ -77,22 +89,21 @@ impl Scheduler {
                 n_shared.min(place.n_tokens)
             }
         });
-        let n_shared = shared.max().unwrap_or(0);
-        let n_new = job.prompt.len() - n_shared + job.samplers.len();
-        self.needed() + n_new <= self.memory.n_ctx()
+        shared.max().unwrap_or(0)
     }
 
     /// Positions that the answers need, what is still to be computed of them included. Those
     /// that several share count once; what is shared with a slot that is free is needed all the
-    /// same.
-    fn needed(&self) -> usize {
+    /// same. Who waits for room needs none yet.
+    pub(super) fn needed(&self) -> usize {
         let mut earlier: Vec<usize> = Vec::new();
         let mut needed = 0;
         for (slot, answer) in self.running() {
             let n_shared = match answer.state {
+                State::Parked => continue,
                 // It comes to share the prompt with the slot that computes it.
                 State::Follows { .. } => answer.n_prompt,
-                State::Runs | State::Parked => {
+                State::Runs => {
                     let shared = earlier
                         .iter()
                         .map(|&other| self.memory.n_shared(slot, other));

@@ -41,7 +41,11 @@ impl Scheduler {
                 .as_ref()
                 .is_some_and(|answer| answer.is_suspect)
         {
-            return self.fail(share.slot, compute_error(&error).into(), stats);
+            let request = self.answers[share.slot].as_ref().map(|it| it.request);
+            let slots = request.map_or_else(Vec::new, |request| self.of_request(request));
+            self.fail(share.slot, compute_error(&error).into(), stats)?;
+            // What they hold may be the reason: no other prompt is to begin from there.
+            return slots.into_iter().try_for_each(|slot| self.forget(slot));
         }
         tracing::warn!("a batch failed, and its answers are computed one by one: {error}");
         for share in shares {
@@ -92,7 +96,8 @@ impl Scheduler {
         !self.memory.held(slot).is_empty() && !self.answers[slot].as_ref().is_some_and(is_needed)
     }
 
-    fn forget(&mut self, slot: usize) -> Result<()> {
+    /// Empties a slot.
+    pub(super) fn forget(&mut self, slot: usize) -> Result<()> {
         match self.memory.clear(slot) {
             Ok(()) => Ok(()),
             Err(error) => self.rebuild(&error),
@@ -101,33 +106,37 @@ impl Scheduler {
 
     /// Lets answers that had to wait go on, in their order, once there is room or nobody else
     /// is computed.
-    pub(super) fn unpark(&mut self) {
-        let mut parked: Vec<(RequestId, u32, usize)> = Vec::new();
-        let (mut used, mut n_active) = (0, 0);
-        for (slot, answer) in self.running() {
-            match answer.state {
-                State::Parked => parked.push((answer.request, answer.choice, slot)),
-                State::Runs => {
-                    used += answer.tokens.len();
-                    n_active += 1;
-                }
-                State::Follows { .. } => {}
-            }
-        }
+    pub(super) fn unpark(&mut self) -> Result<()> {
+        let mut parked: Vec<(RequestId, u32, usize)> = self
+            .running()
+            .filter(|(_, answer)| answer.state == State::Parked)
+            .map(|(slot, answer)| (answer.request, answer.choice, slot))
+            .collect();
         parked.sort_unstable();
         let n_ctx = self.memory.n_ctx();
+        let mut n_spare = 0;
         for (_, _, slot) in parked {
-            let Some(answer) = &mut self.answers[slot] else {
+            let Some(tokens) = self.answers[slot].as_ref().map(|it| it.tokens.clone()) else {
+                continue;
+            };
+            let Some(place) = self.find(&tokens, Some(slot)) else {
                 continue;
             };
             // Room for all to grow, so that nobody has to wait again at once.
-            used += answer.tokens.len() + n_ctx / 16;
-            if n_active > 0 && used > n_ctx {
-                return;
+            n_spare += n_ctx / 16;
+            let n_new = tokens.len() - self.n_shared(place) + n_spare;
+            let is_alone = !self.running().any(|(_, it)| it.state == State::Runs);
+            if !is_alone && self.needed() + n_new > n_ctx {
+                return Ok(());
             }
-            answer.state = State::Runs;
-            n_active += 1;
+            if let Err(error) = self.memory.take_place(place) {
+                self.rebuild(&error)?;
+            }
+            if let Some(answer) = &mut self.answers[slot] {
+                answer.state = State::Runs;
+            }
         }
+        Ok(())
     }
 
     /// Another context in place of one that failed. Everything is computed anew.
