@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use llama_moe::FinishReason;
-use llama_moe::engine::{Engine, EngineParams, Stream};
+use llama_moe::engine::{DraftParams, Engine, EngineParams, Stream};
 use proptest::prelude::*;
 
 use crate::rig::{MODEL, WINDOWED, check_free, check_greedy, context, greedy, prompt};
@@ -80,6 +80,9 @@ proptest! {
         n_ctx in prop_oneof![Just(256u32), Just(1024)],
         windowed: bool,
         kv_unified: bool,
+        // None, or one that is often right or rarely.
+        draft in prop_oneof![2 => Just(None), 1 => Just(Some(&*MODEL)), 1 => Just(Some(&*WINDOWED))],
+        n_draft in 1..16u32,
     ) {
         let mut params = EngineParams::default()
             .with_slots(slots)
@@ -87,6 +90,9 @@ proptest! {
             .with_context(context(if kv_unified { n_ctx } else { 256 * slots }).with_n_batch(64).with_n_ubatch(32));
         if let Some(chunk) = chunk {
             params = params.with_prefill_chunk(chunk);
+        }
+        if let Some(draft) = draft {
+            params = params.with_draft(DraftParams::new(draft).with_n_draft(n_draft));
         }
         let model = if windowed { &*WINDOWED } else { &*MODEL };
         let engine = Engine::new(model, params).unwrap();

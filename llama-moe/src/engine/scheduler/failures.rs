@@ -92,7 +92,8 @@ impl Scheduler {
         !self.memory.held(slot).is_empty() && !self.answers[slot].as_ref().is_some_and(is_needed)
     }
 
-    fn forget(&mut self, slot: usize) -> Result<()> {
+    /// Empties a slot.
+    pub(super) fn forget(&mut self, slot: usize) -> Result<()> {
         match self.memory.clear(slot) {
             Ok(()) => Ok(()),
             Err(error) => self.rebuild(&error),
