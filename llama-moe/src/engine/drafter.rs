@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::draft::STEP_TOKENS;
 use super::error::EngineError;
 use super::memory::{Part, SlotMemory};
 use super::prefix;
@@ -28,6 +29,14 @@ impl<'a> Wish<'a> {
     fn missing(&self, memory: &SlotMemory) -> &'a [Token] {
         let n_held = memory.held(self.slot).len();
         self.tokens.get(n_held..).unwrap_or(&[])
+    }
+
+    /// Whether these tokens begin as the answer, and with so much more of it than the memory holds
+    /// that a copy of them is worth while.
+    fn lacks(&self, memory: &SlotMemory, tokens: &[Token]) -> bool {
+        let n_missing = self.missing(memory).len();
+        let n_held = self.tokens.len() - n_missing;
+        n_missing > STEP_TOKENS && prefix::common(tokens, self.tokens) > n_held + STEP_TOKENS
     }
 }
 
@@ -123,9 +132,14 @@ impl Drafter {
         for wish in wishes {
             self.keep_common(wish)?;
         }
-        let todo: Vec<Share> = wishes
-            .iter()
-            .map(|wish| Share {
+        // What several begin with is read once.
+        let is_first = |&(index, wish): &(usize, &Wish<'_>)| {
+            let is_read = |earlier: &Wish<'_>| wish.lacks(&self.memory, earlier.tokens);
+            !wishes.iter().take(index).any(is_read)
+        };
+        let first = wishes.iter().enumerate().filter(is_first);
+        let todo: Vec<Share> = first
+            .map(|(_, wish)| Share {
                 slot: wish.slot,
                 n_tokens: wish.missing(&self.memory).len(),
             })
@@ -153,28 +167,26 @@ impl Drafter {
         self.memory.compute(&parts)
     }
 
-    /// Makes a slot hold the beginning of an answer, and nothing else: what it holds of it, or
-    /// another slot, if that has more of it than a few tokens. The last token is computed anew for
-    /// its logits.
+    /// Makes a slot hold the beginning of an answer, and nothing else: what it holds of it itself,
+    /// or what another slot does. The last token is computed anew for its logits.
     fn keep_common(&mut self, wish: &Wish<'_>) -> Result<()> {
         let Wish { slot, tokens, .. } = *wish;
-        let Some((_, tokens)) = tokens.split_last() else {
+        let Some((_, before)) = tokens.split_last() else {
             return Ok(());
         };
-        let common = |slot: usize| (prefix::common(self.memory.held(slot), tokens), slot);
-        let (own, _) = common(slot);
-        if own < tokens.len() / 2 {
-            let best = (0..self.memory.n_slots()).map(common).max();
-            if let Some((n_tokens, source)) = best
-                && n_tokens > own
-            {
-                return self.memory.copy(source, slot, n_tokens);
-            }
-        }
-        if !self.memory.cut(slot, own)? {
+        let n_common = prefix::common(self.memory.held(slot), before);
+        if !self.memory.cut(slot, n_common)? {
             self.memory.clear(slot)?;
         }
-        Ok(())
+        let others = (0..self.memory.n_slots()).filter(|&other| other != slot);
+        let worth = others.filter(|&other| wish.lacks(&self.memory, self.memory.held(other)));
+        let best = worth
+            .map(|other| (prefix::common(self.memory.held(other), before), other))
+            .max();
+        match best {
+            Some((n_tokens, source)) => self.memory.copy(source, slot, n_tokens),
+            None => Ok(()),
+        }
     }
 
     /// The likeliest token of those that the model has too.
