@@ -100,8 +100,8 @@ impl Drafter {
             let mut open = Vec::new();
             for (slot, output) in outputs {
                 let token = self.likeliest(output)?;
-                // The model says by the token before it whether an answer ends: the end itself need not
-                // be computed.
+                // The model says by the token before it whether an answer ends: the end itself need
+                // not be computed.
                 if self.vocab.is_eog(token) {
                     continue;
                 }

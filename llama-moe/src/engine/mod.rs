@@ -60,23 +60,22 @@
 //! without a draft, up to rounding, whatever its sampler; it comes in fewer steps.
 //!
 //! That pays where a batch of a few tokens takes little longer than one token, because the weights
-//! have to be read once for either: a dense model, or the part of one that is on a GPU, with one
-//! to three answers at a time. It pays less with experts in system memory: each token of the
-//! batch chooses its own, so the more tokens there are, the more experts are read. It does not pay
-//! where computing takes the time and not reading: with many answers, beside prompts, or on a CPU
-//! with few cores and fast memory. So a step guesses only if it computes no prompt, and so much that
-//! it has 16 tokens at most: 4 for each of 3 answers, 1 for each of 8. And of each answer one token
-//! more is guessed than was right the last time; where nothing is right twice in a row, it goes without
-//! for 2 steps, then 4, up to 64. [`Usage::drafted_tokens`] and [`Usage::accepted_tokens`] tell
-//! how many were guessed and how many right. Whether it pays on a machine, only a measurement
+//! have to be read once for either: a dense model, or the part of one that is on a GPU, with one to
+//! three answers at a time. It pays less with experts in system memory: each token of the batch
+//! chooses its own, so the more tokens there are, the more experts are read. It does not pay where
+//! computing takes the time and not reading: with many answers, beside prompts, or on a CPU with
+//! few cores and fast memory. So a step guesses only if it computes no prompt, and so much that it
+//! has 16 tokens at most: 4 for each of 3 answers, 1 for each of 8. And of each answer one token
+//! more is guessed than was right the last time; where nothing is right twice in a row, it goes
+//! without for 2 steps, then 4, up to 64. [`Usage::drafted_tokens`] and [`Usage::accepted_tokens`]
+//! tell how many were guessed and how many right. Whether it pays on a machine, only a measurement
 //! tells.
 //!
 //! The draft takes memory: its weights, and a KV cache for as many positions as the engine's
 //! context. Where its own computation fails, answers go on without it
-//! ([`EngineStats::drafts_failed`]). A recurrent model has no draft and is none, since its state cannot
-//! be taken back. With sliding-window attention and slots that have
-//! [buffers of their own](EngineParams::with_kv_unified), it guesses only while there is one
-//! answer.
+//! ([`EngineStats::drafts_failed`]). A recurrent model has no draft and is none, since its state
+//! cannot be taken back. With sliding-window attention and slots that have [buffers of their
+//! own](EngineParams::with_kv_unified), it guesses only while there is one answer.
 //!
 //! # What can fail
 //!

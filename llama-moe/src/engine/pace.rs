@@ -4,9 +4,9 @@
 /// steps then.
 const MAX_DOUBLINGS: u32 = 6;
 
-/// How many tokens of an answer are guessed at a time: one more than were right the last time. Where
-/// nothing was right twice in a row, a few steps go without, and twice as many each time that it
-/// happens again.
+/// How many tokens of an answer are guessed at a time: one more than were right the last time.
+/// Where nothing was right twice in a row, a few steps go without, and twice as many each time
+/// that it happens again.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
     /// Tokens of the next draft.
