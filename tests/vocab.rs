@@ -146,6 +146,7 @@ fn what_it_says_of_tokens() {
             layouts::TokenKind::Unknown => TokenAttr::UNKNOWN,
             layouts::TokenKind::Control => TokenAttr::CONTROL,
             layouts::TokenKind::Byte => TokenAttr::BYTE,
+            layouts::TokenKind::Unused => TokenAttr::UNUSED,
         };
         assert!(info.attr.contains(attr), "{token:?} {:?}", info.attr);
         assert_eq!(info.is_control, attr == TokenAttr::CONTROL);

@@ -106,17 +106,27 @@ impl ModelArgs {
         if let Some(n) = self.gpu_layers {
             params = params.with_n_gpu_layers(n);
         }
-        if self.device == ["none"] {
-            params = params.with_devices([]);
-        } else if !self.device.is_empty() {
-            let devices: Result<Vec<_>, _> = self
-                .device
-                .iter()
-                .map(|name| backend.device(name))
-                .collect();
-            params = params.with_devices(devices?);
+        self.on_devices(backend, params)
+    }
+
+    /// How to load another model beside it: on the same devices, without any rules.
+    ///
+    /// # Errors
+    /// As [`params`](Self::params).
+    pub fn params_beside(&self, backend: &Backend) -> Result<ModelParams> {
+        add_rpc_servers(backend, &self.rpc)?;
+        self.on_devices(backend, ModelParams::default())
+    }
+
+    fn on_devices(&self, backend: &Backend, params: ModelParams) -> Result<ModelParams> {
+        if self.device.is_empty() {
+            return Ok(params);
         }
-        Ok(params)
+        if self.device == ["none"] {
+            return Ok(params.with_devices([]));
+        }
+        let devices = self.device.iter().map(|name| backend.device(name));
+        Ok(params.with_devices(devices.collect::<Result<Vec<_>, _>>()?))
     }
 
     /// Loads it, with a progress bar.

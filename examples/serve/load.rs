@@ -3,7 +3,7 @@
 use std::fs;
 
 use common::{PlacementReport, PlanReport, Result};
-use llama_moe::engine::{Engine, EngineParams};
+use llama_moe::engine::{DraftParams, Engine, EngineParams};
 use llama_moe::gguf::Header;
 use llama_moe::{Backend, ChatTemplate, Model, Picture, Token, Vocab, VocabType};
 
@@ -18,6 +18,8 @@ pub fn load(args: &Args, app: &App) -> Result<Served> {
     let slots = args.serve.slots.get();
     let kv_unified = !args.serve.no_kv_unified;
     let context = args.context.clone().shared_by(slots, kv_unified);
+    // Before there is a plan, for it to see what is left.
+    let draft = draft(args, &backend)?;
     let plan = args.vram.plan(&backend, &args.model, &context)?;
     let watch = |share| app.set_loaded(share);
     let (model, plan) = match plan {
@@ -34,12 +36,15 @@ pub fn load(args: &Args, app: &App) -> Result<Served> {
         }
     };
 
-    let params = EngineParams::default()
+    let mut params = EngineParams::default()
         .with_slots(slots)
         .with_queue(args.serve.queue())
         .with_context(context.params(&model))
         .with_kv_unified(kv_unified)
         .with_n_ctx_per_request(context.n_ctx(&model));
+    if let Some(draft) = draft {
+        params = params.with_draft(draft);
+    }
     let engine = Engine::new(&model, params)?;
     let placement = PlacementReport::of(&model)?;
     let picture = match &placement {
@@ -61,6 +66,20 @@ pub fn load(args: &Args, app: &App) -> Result<Served> {
         picture,
         model,
     })
+}
+
+fn draft(args: &Args, backend: &Backend) -> Result<Option<DraftParams>> {
+    let Some(path) = &args.serve.draft_model else {
+        return Ok(None);
+    };
+    let params = args.model.params_beside(backend)?;
+    let loaded = Model::load(backend, path, params);
+    let model = loaded.map_err(|error| format!("--draft-model {}: {error}", path.display()))?;
+    let params = DraftParams::new(&model);
+    Ok(Some(match args.serve.draft_tokens {
+        None => params,
+        Some(n) => params.with_n_draft(n),
+    }))
 }
 
 fn name(args: &ServeArgs, model: &Model) -> String {

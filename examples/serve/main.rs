@@ -108,6 +108,22 @@ struct ServeArgs {
     #[arg(long, value_name = "N")]
     queue: Option<NonZeroUsize>,
 
+    /// A smaller model of the same vocabulary that guesses what comes next; a GGUF file
+    ///
+    /// Answers stay what they are. They are faster where reading weights takes the time, with few
+    /// answers at a time: docs/serving.md tells more.
+    #[arg(long, visible_alias = "model-draft", value_name = "PATH")]
+    draft_model: Option<PathBuf>,
+
+    /// Tokens of an answer that it guesses at a time, up to 15 [default: 4]
+    #[arg(
+        long,
+        value_name = "N",
+        requires = "draft_model",
+        value_parser = clap::value_parser!(u32).range(1..=15)
+    )]
+    draft_tokens: Option<u32>,
+
     /// How long answers may go on after the signal to end
     #[arg(long, value_name = "SECONDS", default_value_t = 300)]
     grace: u32,

@@ -61,6 +61,21 @@ pub async fn metrics(State(app): State<Arc<App>>, Ready(served): Ready) -> Respo
         stats.completion_tokens,
     );
     text.counter(
+        "draft_tokens_total",
+        "Tokens that the draft guessed",
+        stats.drafted_tokens,
+    );
+    text.counter(
+        "draft_tokens_accepted_total",
+        "Tokens that it guessed rightly",
+        stats.accepted_tokens,
+    );
+    text.counter(
+        "drafts_failed_total",
+        "Computations of the draft that failed",
+        stats.drafts_failed,
+    );
+    text.counter(
         "embedded_texts_total",
         "Texts embedded",
         stats.embedded_texts,

@@ -6,14 +6,11 @@ use std::thread;
 use std::time::Duration;
 
 use llama_moe::engine::{Engine, EngineError, Request};
-use llama_moe::{
-    Candidates, ContextParams, CustomSampler, Error, EvalCallback, EvalTensor, Model, SamplerError,
-    Token,
-};
+use llama_moe::{Candidates, ContextParams, CustomSampler, Error, Model, SamplerError, Token};
 
 use crate::rig::{
-    MODEL, QUANTISED_BOUND, answer, begun, check_free, check_greedy, context, endless, engine,
-    greedy, load, params, prompt, steady_file,
+    Fails, MODEL, QUANTISED_BOUND, answer, begun, check_free, check_greedy, context, endless,
+    engine, greedy, load, params, prompt, steady_file,
 };
 use crate::support::decode::{distance, n_vocab};
 use crate::support::gguf::Value;
@@ -161,32 +158,8 @@ fn a_sampler_that_leaves_nothing_ends_its_request() {
     check_free(&engine);
 }
 
-/// Fails the computations whose number it is given, by panicking. They are counted at a
-/// tensor that each micro-batch has once.
-struct Fails {
-    tensor: &'static str,
-    n: usize,
-    fails: fn(usize) -> bool,
-}
-
-impl EvalCallback for Fails {
-    fn wants(&mut self, tensor: &EvalTensor<'_>) -> bool {
-        tensor.name == self.tensor
-    }
-
-    fn data(&mut self, _: &EvalTensor<'_>, _: &[u8]) {
-        let n = self.n;
-        self.n += 1;
-        assert!(!(self.fails)(n), "by order");
-    }
-}
-
 fn failing(fails: fn(usize) -> bool) -> Engine {
-    let callback = Fails {
-        tensor: "result_output",
-        n: 0,
-        fails,
-    };
+    let callback = Fails::at("result_output", fails);
     let params = params(3).with_context(context(1024).with_eval_callback(callback));
     Engine::new(&MODEL, params).unwrap()
 }
@@ -241,11 +214,7 @@ fn a_window_that_a_failed_batch_pushed_out_is_computed_again() {
     let (undisturbed, _) = likelihoods(&model, context(1024), &prompt);
     // The first batch has 7 micro-batches. Whichever of the second fails, the others are in the
     // memory.
-    let callback = Fails {
-        tensor: "ffn_moe_topk-0",
-        n: 0,
-        fails: |n| n == 10,
-    };
+    let callback = Fails::at("ffn_moe_topk-0", |n| n == 10);
     let context = context(1024).with_eval_callback(callback);
     let (after_failure, tokens) = likelihoods(&model, context, &prompt);
     assert_eq!(undisturbed.len(), n_vocab());

@@ -7,6 +7,7 @@ mod support;
 mod answers;
 mod batching;
 mod bundled;
+mod draft;
 mod embeddings;
 mod endings;
 mod executors;

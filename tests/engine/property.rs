@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use llama_moe::engine::{Completion, Engine, EngineParams, Stream};
+use llama_moe::engine::{Completion, DraftParams, Engine, EngineParams, Stream};
 use llama_moe::{EvalCallback, EvalTensor, FinishReason};
 use proptest::prelude::*;
 
@@ -111,6 +111,9 @@ proptest! {
         windowed: bool,
         kv_unified: bool,
         failing in prop_oneof![Just(None), (0..60usize).prop_map(Some)],
+        // None, or one that is often right or rarely.
+        draft in prop_oneof![2 => Just(None), 1 => Just(Some(&*MODEL)), 1 => Just(Some(&*WINDOWED))],
+        n_draft in 1..16u32,
     ) {
         let mut context = context(if kv_unified { n_ctx } else { 256 * slots })
             .with_n_batch(64)
@@ -124,6 +127,9 @@ proptest! {
             .with_context(context);
         if let Some(chunk) = chunk {
             params = params.with_prefill_chunk(chunk);
+        }
+        if let Some(draft) = draft {
+            params = params.with_draft(DraftParams::new(draft).with_n_draft(n_draft));
         }
         let model = if windowed { &*WINDOWED } else { &*MODEL };
         let engine = Engine::new(model, params).unwrap();

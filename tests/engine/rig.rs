@@ -5,7 +5,7 @@ use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use llama_moe::engine::{Choice, Engine, EngineParams, EngineStats, Event, Request, Stream};
-use llama_moe::{ContextParams, Model, Overflow, Token};
+use llama_moe::{ContextParams, EvalCallback, EvalTensor, Model, Overflow, Token};
 
 use crate::support::decode::{batch, small};
 use crate::support::gguf::{GgufWriter, Value};
@@ -124,6 +124,36 @@ impl Gate {
     /// Waits until the thread is there.
     pub fn wait(&self) {
         self.reached.recv_timeout(Duration::from_secs(60)).unwrap();
+    }
+}
+
+/// Fails the computations whose number it is given, by panicking. They are counted at a
+/// tensor that each micro-batch has once.
+pub struct Fails {
+    tensor: &'static str,
+    n: usize,
+    fails: fn(usize) -> bool,
+}
+
+impl Fails {
+    pub fn at(tensor: &'static str, fails: fn(usize) -> bool) -> Self {
+        Self {
+            tensor,
+            n: 0,
+            fails,
+        }
+    }
+}
+
+impl EvalCallback for Fails {
+    fn wants(&mut self, tensor: &EvalTensor<'_>) -> bool {
+        tensor.name == self.tensor
+    }
+
+    fn data(&mut self, _: &EvalTensor<'_>, _: &[u8]) {
+        let n = self.n;
+        self.n += 1;
+        assert!(!(self.fails)(n), "by order");
     }
 }
 

@@ -595,6 +595,7 @@ pub enum TokenKind {
     Normal = 1,
     Unknown = 2,
     Control = 3,
+    Unused = 5,
     Byte = 6,
 }
 

@@ -37,7 +37,7 @@ impl ApiUsage {
     }
 }
 
-/// Times, which the API does not have. Milliseconds.
+/// Times, which the API does not have, in milliseconds; and what a draft did to them.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct ApiTimings {
     queued_ms: f64,
@@ -48,12 +48,19 @@ pub struct ApiTimings {
     total_ms: f64,
     /// After the first token; null with fewer than two.
     tokens_per_second: Option<f64>,
+    /// Tokens that the draft guessed; left out where it has not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    draft_n: Option<usize>,
+    /// Those of them that it guessed rightly.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    draft_n_accepted: Option<usize>,
 }
 
 impl ApiTimings {
     /// The times of a request.
     pub fn of(timings: &Timings, usage: &Usage) -> Self {
         let ms = |time: std::time::Duration| time.as_secs_f64() * 1000.0;
+        let is_drafted = usage.drafted_tokens > 0;
         Self {
             queued_ms: ms(timings.queued),
             prefill_ms: ms(timings.prefill),
@@ -61,6 +68,8 @@ impl ApiTimings {
             decode_ms: ms(timings.decode),
             total_ms: ms(timings.total),
             tokens_per_second: timings.tokens_per_second(usage),
+            draft_n: is_drafted.then_some(usage.drafted_tokens),
+            draft_n_accepted: is_drafted.then_some(usage.accepted_tokens),
         }
     }
 }

@@ -3,6 +3,7 @@
 use super::event::{Event, TokenLogprobs};
 use super::guarded::Guarded;
 use super::job::Job;
+use super::pace::Pace;
 use super::reasoning::Piece;
 use super::reply::Reply;
 use super::text::Text;
@@ -29,6 +30,8 @@ pub(super) struct Answer {
     /// The likeliest tokens that are told of, if any.
     pub(super) n_top: Option<usize>,
     pub(super) sampler: Guarded,
+    /// How much is guessed of it.
+    pub(super) pace: Pace,
     n_generated: usize,
     max_tokens: usize,
     overflow: Overflow,
@@ -71,6 +74,7 @@ impl Answer {
             is_restarted: false,
             n_top: job.logprobs,
             sampler,
+            pace: Pace::new(),
             n_generated: 0,
             max_tokens: job.max_tokens,
             overflow: job.overflow,
@@ -78,6 +82,17 @@ impl Answer {
             unsent: Vec::new(),
             unsent_logprobs: Vec::new(),
         }
+    }
+
+    /// Tokens that may be guessed of what comes next, so that what follows the last of them is still
+    /// within what the answer may have.
+    pub(super) fn n_guessable(&self, n_ctx: usize) -> usize {
+        // Others may wait for the prompt.
+        if self.tokens.len() <= self.n_prompt || self.is_suspect {
+            return 0;
+        }
+        let n_left = self.max_tokens.saturating_sub(self.n_generated + 1);
+        n_left.min(n_ctx.saturating_sub(self.tokens.len()))
     }
 
     /// Takes the next token, and tells what ends the answer, if something does.

@@ -50,6 +50,30 @@ pub enum EngineError {
     #[error("an engine does not run models that have an encoder and a decoder")]
     EncoderDecoder,
 
+    /// A token of the draft means something else than the same token of the model.
+    #[error(
+        "the draft has another vocabulary than the model: {difference}; take one of the same \
+         family"
+    )]
+    DraftVocabulary {
+        /// The first difference.
+        difference: String,
+    },
+
+    /// The draft does not go on with a text token by token.
+    #[error("the draft has an encoder, or no memory; take one that decodes only")]
+    DraftEncodes,
+
+    /// What was guessed wrongly has to be taken out of the memory again.
+    #[error(
+        "the {whose}'s memory is a state that cannot go back to an earlier token, as it has to \
+         where a draft is wrong; leave out the draft, or take another {whose}"
+    )]
+    DraftNotTakenBack {
+        /// "model" or "draft".
+        whose: &'static str,
+    },
+
     /// A text to embed has no token.
     #[error("text {index} is empty: it takes one token at least")]
     EmptyText {

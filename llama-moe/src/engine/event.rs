@@ -79,6 +79,11 @@ pub struct Usage {
     pub cached_tokens: usize,
     /// Tokens that were generated, in all answers; one that ends a generation is counted.
     pub completion_tokens: usize,
+    /// Tokens that a [draft](super::DraftParams) guessed, and that were computed to see whether
+    /// they are right.
+    pub drafted_tokens: usize,
+    /// Those of them that were what the sampler chose: each one saved a step.
+    pub accepted_tokens: usize,
 }
 
 /// The times of a request.

@@ -39,13 +39,20 @@ impl Engine {
     ///
     /// # Errors
     /// [`Error::Parameter`](crate::Error::Parameter) for a parameter that cannot work;
-    /// [`EngineError::EncoderDecoder`] for such a model; what
-    /// [`Model::context`] returns; [`EngineError::Compute`] if the thread cannot be started.
+    /// [`EngineError::EncoderDecoder`] for such a model; [`EngineError::DraftVocabulary`],
+    /// [`EngineError::DraftEncodes`], [`EngineError::DraftNotTakenBack`] for a draft that does not
+    /// suit the model, and [`EngineError::EncodesOnly`] for a model that a draft is of no use to;
+    /// what [`Model::context`] returns; [`EngineError::Compute`] if the thread cannot be started.
     pub fn new(model: &Model, params: EngineParams) -> Result<Self> {
         let mut settings = params.settle(model)?;
         let abort = AbortToken::new();
         settings.context = settings.context.with_abort_token(abort.clone());
         let context = generating_context(model, &settings)?;
+        let drafter = match (&settings.draft, &context) {
+            (None, _) => None,
+            (Some(_), None) => return Err(EngineError::EncodesOnly.into()),
+            (Some(draft), Some(context)) => Some(draft.drafter(context, &abort)?),
+        };
         let shared = Arc::new(Shared::new(
             model.clone(),
             Inbox::new(settings.queue),
@@ -61,7 +68,7 @@ impl Engine {
             // The lock is new, so it is empty.
             let _ = template.set(given);
         }
-        let worker = Worker::new(Arc::clone(&shared), &settings, context);
+        let worker = Worker::new(Arc::clone(&shared), &settings, context, drafter);
         let thread = thread::Builder::new()
             .name("llama-moe engine".to_owned())
             .spawn(move || worker.run())

@@ -10,6 +10,42 @@ use crate::model::{Model, Token};
 /// Tokens that are always worth copying a buffer for: to compute them takes longer.
 const WORTH_COPYING: usize = 256;
 
+/// Tokens to be computed, which come next in a slot.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part<'a> {
+    slot: usize,
+    tokens: &'a [Token],
+    /// Whether the last of them has an output.
+    has_output: bool,
+    /// Tokens that may come after them, each with an output.
+    drafted: &'a [Token],
+}
+
+impl<'a> Part<'a> {
+    /// Tokens of which the last one has an output.
+    pub(super) fn with_output(slot: usize, tokens: &'a [Token]) -> Self {
+        Self {
+            slot,
+            tokens,
+            has_output: true,
+            drafted: &[],
+        }
+    }
+
+    /// Tokens of which none has an output.
+    pub(super) fn without_output(slot: usize, tokens: &'a [Token]) -> Self {
+        Self {
+            has_output: false,
+            ..Self::with_output(slot, tokens)
+        }
+    }
+
+    /// The same with tokens that may come after them.
+    pub(super) fn with_drafted(self, drafted: &'a [Token]) -> Self {
+        Self { drafted, ..self }
+    }
+}
+
 /// The context that answers are computed with, and for each slot, which is a sequence, the
 /// tokens that its memory holds from position 0 on.
 ///
@@ -79,6 +115,10 @@ impl SlotMemory {
         self.n_rebuilt
     }
 
+    pub(super) fn n_slots(&self) -> usize {
+        self.held.len()
+    }
+
     /// Positions of all slots together.
     pub(super) fn n_ctx(&self) -> usize {
         self.n_ctx
@@ -119,6 +159,14 @@ impl SlotMemory {
         let positions = memory.positions(seq(slot)).ok()?;
         let first = positions.map_or(0, |held| *held.start() as usize);
         Some(if first == 0 { 0 } else { first + self.n_swa })
+    }
+
+    /// Whether of a batch with tokens of so many slots, each slot's can be taken back to the first
+    /// of them. Layers with sliding-window attention let go of what is behind the window of the
+    /// first token of a micro-batch; and slots with buffers of their own are computed in several of
+    /// them, unless they have equally many tokens.
+    pub(super) fn can_take_back(&self, n_slots: usize) -> bool {
+        !self.is_state && (self.n_swa == 0 || self.kv_unified || n_slots == 1)
     }
 
     /// The fewest tokens that are worth a copy.
@@ -205,22 +253,20 @@ impl SlotMemory {
         Ok(removed)
     }
 
-    /// Computes tokens that come next in their slots. Those whose flag is set have outputs:
-    /// returned are their slots and the outputs' indices.
-    pub(super) fn compute<'a>(
-        &mut self,
-        parts: impl Iterator<Item = (usize, &'a [Token], bool)> + Clone,
-    ) -> Result<Vec<(usize, usize)>> {
+    /// Computes tokens that come next in their slots. Returned are the slots of those that have
+    /// outputs, and the first one's index: those of drafted tokens follow it.
+    pub(super) fn compute(&mut self, parts: &[Part<'_>]) -> Result<Vec<(usize, usize)>> {
         self.batch.clear();
         let mut outputs = Vec::new();
-        for (slot, tokens, has_output) in parts.clone() {
-            let start = self.held[slot].len();
-            for (index, &token) in tokens.iter().enumerate() {
-                let output = has_output && index + 1 == tokens.len();
+        for part in parts {
+            let start = self.held[part.slot].len();
+            let n_before = part.tokens.len().saturating_sub(1);
+            for (index, &token) in part.tokens.iter().chain(part.drafted).enumerate() {
                 let position = pos(start + index);
-                let added = self.batch.add(token, position, &[seq(slot)], output)?;
-                if output {
-                    outputs.push((slot, added));
+                let output = index >= n_before && part.has_output;
+                let added = self.batch.add(token, position, &[seq(part.slot)], output)?;
+                if output && index == n_before {
+                    outputs.push((part.slot, added));
                 }
             }
         }
@@ -228,8 +274,10 @@ impl SlotMemory {
         context.decode(&self.batch)?;
         // So that a failure is seen here.
         context.synchronize()?;
-        for (slot, tokens, _) in parts {
-            self.held[slot].extend_from_slice(tokens);
+        for part in parts {
+            let held = &mut self.held[part.slot];
+            held.extend_from_slice(part.tokens);
+            held.extend_from_slice(part.drafted);
         }
         Ok(outputs)
     }

@@ -50,6 +50,33 @@
 //! Where the memory becomes too small for all, what it holds of earlier answers goes first, and
 //! then the answer that began last waits, and is computed anew once there is room.
 //!
+//! # Drafts
+//!
+//! [`EngineParams::with_draft`] gives the engine a second, much smaller model of the same
+//! vocabulary. In each step it guesses up to 4 tokens of every answer
+//! ([`DraftParams::with_n_draft`]); the model then computes them together with the answer's last
+//! token, and the answer's own sampler chooses after each, for as long as it chooses what was
+//! guessed. What was guessed wrongly is taken out of the memory again. So an answer is what it is
+//! without a draft, up to rounding, whatever its sampler; it comes in fewer steps.
+//!
+//! That pays where a batch of a few tokens takes little longer than one token, because the weights
+//! have to be read once for either: a dense model, or the part of one that is on a GPU, with one to
+//! three answers at a time. It pays less with experts in system memory: each token of the batch
+//! chooses its own, so the more tokens there are, the more experts are read. It does not pay where
+//! computing takes the time and not reading: with many answers, beside prompts, or on a CPU with
+//! few cores and fast memory. So a step guesses only if it computes no prompt, and so much that it
+//! has 16 tokens at most: 4 for each of 3 answers, 1 for each of 8. And of each answer one token
+//! more is guessed than was right the last time; where nothing is right twice in a row, it goes
+//! without for 2 steps, then 4, up to 64. [`Usage::drafted_tokens`] and [`Usage::accepted_tokens`]
+//! tell how many were guessed and how many right. Whether it pays on a machine, only a measurement
+//! tells.
+//!
+//! The draft takes memory: its weights, and a KV cache for as many positions as the engine's
+//! context. Where its own computation fails, answers go on without it
+//! ([`EngineStats::drafts_failed`]). A recurrent model has no draft and is none, since its state
+//! cannot be taken back. With sliding-window attention and slots that have [buffers of their
+//! own](EngineParams::with_kv_unified), it guesses only while there is one answer.
+//!
 //! # What can fail
 //!
 //! What can be known before is an error of [`Engine::submit`]. Later errors end a stream as its
@@ -69,11 +96,14 @@
 //! answer that comes to no such place is the same text every time.
 //!
 //! With one slot and without the [prefix cache](EngineParams::with_prefix_cache), the shapes of
-//! the batches that a request is computed in depend on nothing but the request.
+//! the batches that a request is computed in depend on nothing but the request, and the draft
+//! if there is one.
 
 mod answer;
 mod channel;
 mod completion;
+mod draft;
+mod drafter;
 mod embedder;
 mod embeddings;
 mod error;
@@ -84,6 +114,7 @@ mod inbox;
 mod job;
 mod logprobs;
 mod memory;
+mod pace;
 mod params;
 mod prefix;
 mod reasoning;
@@ -99,6 +130,7 @@ mod text;
 mod worker;
 
 pub use completion::{Choice, Completion};
+pub use draft::DraftParams;
 pub use embeddings::{EmbedRequest, Embeddings};
 pub use error::EngineError;
 pub use event::{Event, Timings, TokenLogprob, TokenLogprobs, Usage};

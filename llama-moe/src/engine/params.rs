@@ -1,5 +1,6 @@
 //! How an engine works.
 
+use super::draft::{self, DraftParams};
 use super::embedder;
 use super::error::EngineError;
 use crate::chat::ChatTemplate;
@@ -43,6 +44,7 @@ pub struct EngineParams {
     kept_apart: bool,
     pooling: Option<PoolingType>,
     embed_tokens: Option<u32>,
+    draft: Option<DraftParams>,
     pub(super) template: Option<ChatTemplate>,
 }
 
@@ -125,6 +127,14 @@ impl EngineParams {
         self
     }
 
+    /// A smaller model that guesses what comes next, see [the module](super#drafts). None unless
+    /// set.
+    #[doc(alias = "--model-draft")]
+    pub fn with_draft(mut self, draft: DraftParams) -> Self {
+        self.draft = Some(draft);
+        self
+    }
+
     /// How [`Engine::chat`](super::Engine::chat) makes a prompt of messages;
     /// [`ChatTemplate::of`] the model unless set.
     #[doc(alias = "--chat-template")]
@@ -169,6 +179,10 @@ impl EngineParams {
                 reason: format!("it is at most {}", embedder::MAX_TOKENS),
             });
         }
+        if let Some(draft) = &self.draft {
+            draft.check(model)?;
+        }
+        let n_drafted = self.draft.as_ref().map_or(0, |_| draft::STEP_TOKENS as u32);
         let context = self.context.clone().unwrap_or_else(|| {
             let per_slot = DEFAULT_N_CTX_PER_SLOT.min(trained);
             ContextParams::default().with_n_ctx(per_slot.saturating_mul(slots))
@@ -178,7 +192,7 @@ impl EngineParams {
             queue,
             context: context
                 .with_n_seq_max(slots)
-                .with_n_outputs_max(slots)
+                .with_n_outputs_max(slots.saturating_add(n_drafted))
                 .with_kv_unified(!self.kept_apart)
                 .with_embeddings(false),
             n_ctx_per_request: self.n_ctx_per_request.unwrap_or(trained),
@@ -187,6 +201,7 @@ impl EngineParams {
             kv_unified: !self.kept_apart,
             pooling: self.pooling,
             embed_tokens,
+            draft: self.draft.clone(),
         })
     }
 }
@@ -203,6 +218,7 @@ pub(super) struct Settings {
     pub(super) kv_unified: bool,
     pub(super) pooling: Option<PoolingType>,
     pub(super) embed_tokens: u32,
+    pub(super) draft: Option<DraftParams>,
 }
 
 fn at_least_one(parameter: &'static str) -> Error {

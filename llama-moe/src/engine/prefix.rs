@@ -85,7 +85,7 @@ pub(super) fn find(
 }
 
 /// How many tokens both begin with.
-fn common(a: &[Token], b: &[Token]) -> usize {
+pub(super) fn common(a: &[Token], b: &[Token]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 

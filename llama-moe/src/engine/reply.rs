@@ -61,6 +61,11 @@ impl Reply {
         self.usage.completion_tokens += 1;
     }
 
+    pub(super) fn count_draft(&mut self, n_drafted: usize, n_accepted: usize) {
+        self.usage.drafted_tokens += n_drafted;
+        self.usage.accepted_tokens += n_accepted;
+    }
+
     pub(super) fn send(&self, event: Event) {
         self.events.send(Ok(event));
     }

@@ -1,6 +1,7 @@
 //! Who is answered when: continuous batching.
 
 mod beginnings;
+mod drafts;
 mod ends;
 mod failures;
 #[cfg(test)]
@@ -11,25 +12,27 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::answer::{Answer, RequestId, State};
+use super::drafter::{Drafter, Drafts};
 use super::error::EngineError;
 use super::event::Event;
 use super::logprobs::Likelihoods;
-use super::memory::SlotMemory;
+use super::memory::{Part, SlotMemory};
 use super::params::Settings;
 use super::reply::Reply;
 use super::schedule::{self, Room, Share};
 use super::shared::Shared;
 use super::stats::EngineStats;
 use crate::chat::FinishReason;
-use crate::context::Context;
+use crate::context::{Context, DecodeError};
 use crate::error::{Error, Result};
-use crate::model::Vocab;
+use crate::model::{Token, Vocab};
 
 /// The answers that are being generated, and the memory that they share.
 pub(super) struct Scheduler {
     shared: Arc<Shared>,
     vocab: Vocab,
     memory: SlotMemory,
+    drafter: Option<Drafter>,
     /// One place for each slot.
     answers: Vec<Option<Answer>>,
     /// The step in which each slot was last used.
@@ -50,11 +53,17 @@ pub(super) struct Scheduler {
 }
 
 impl Scheduler {
-    pub(super) fn new(shared: Arc<Shared>, settings: &Settings, context: Context) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        settings: &Settings,
+        context: Context,
+        drafter: Option<Drafter>,
+    ) -> Self {
         let n_slots = settings.slots as usize;
         Self {
             vocab: shared.model.vocab(),
             memory: SlotMemory::new(context, settings.context.clone(), settings.kv_unified),
+            drafter,
             answers: (0..n_slots).map(|_| None).collect(),
             last_used: vec![0; n_slots],
             replies: HashMap::new(),
@@ -125,19 +134,15 @@ impl Scheduler {
         self.n_steps += 1;
         stats.steps += 1;
         let started = Instant::now();
-        let answers = &self.answers;
-        let parts = shares.iter().filter_map(|&Share { slot, n_tokens }| {
-            let answer = answers[slot].as_ref()?;
-            Some((slot, answer, n_tokens))
-        });
-        let held: Vec<usize> = (0..answers.len())
-            .map(|slot| self.memory.held(slot).len())
-            .collect();
-        let computed = self.memory.compute(parts.map(|(slot, answer, n_tokens)| {
-            let end = held[slot] + n_tokens;
-            let is_last = end == answer.tokens.len();
-            (slot, &answer.tokens[held[slot]..end], is_last)
-        }));
+        let mut drafts = self.draft(&shares, stats);
+        let mut computed = self.compute(&shares, &drafts);
+        if !drafts.is_empty() && matches!(computed, Err(Error::Decode(DecodeError::NoRoom { .. })))
+        {
+            // What is only guessed needs no room.
+            let slots: Vec<usize> = drafts.drain().map(|(slot, _)| slot).collect();
+            self.refuse_drafts(&slots);
+            computed = self.compute(&shares, &drafts);
+        }
         stats.time_computing += started.elapsed();
         match computed {
             Ok(outputs) => {
@@ -149,7 +154,10 @@ impl Scheduler {
                 }
                 let n_rebuilt = self.memory.n_rebuilt();
                 for (slot, output) in outputs {
-                    self.choose(slot, output, stats)?;
+                    match drafts.get(&slot) {
+                        Some(draft) => self.choose_drafted(slot, output, draft, stats)?,
+                        None => self.choose(slot, output, stats)?,
+                    }
                     if self.memory.n_rebuilt() != n_rebuilt {
                         // The other outputs are lost with the context, and computed anew.
                         break;
@@ -159,6 +167,27 @@ impl Scheduler {
             }
             Err(error) => self.recover(&shares, error, stats),
         }
+    }
+
+    /// Computes a batch. Returned are the slots of those whose next token can be chosen, and the
+    /// first output of each.
+    fn compute(&mut self, shares: &[Share], drafts: &Drafts) -> Result<Vec<(usize, usize)>> {
+        let parts: Vec<Part<'_>> = shares
+            .iter()
+            .filter_map(|share| {
+                let slot = share.slot;
+                let answer = self.answers[slot].as_ref()?;
+                let missing = answer.tokens.get(self.memory.held(slot).len()..)?;
+                let tokens = missing.get(..share.n_tokens)?;
+                Some(if tokens.len() == missing.len() {
+                    let drafted = drafts.get(&slot).map_or(&[][..], Vec::as_slice);
+                    Part::with_output(slot, tokens).with_drafted(drafted)
+                } else {
+                    Part::without_output(slot, tokens)
+                })
+            })
+            .collect();
+        self.memory.compute(&parts)
     }
 
     /// What the next batch computes.
@@ -238,21 +267,35 @@ impl Scheduler {
             if self.memory.n_rebuilt() != n_rebuilt {
                 break;
             }
-            match self.choose_one(slot, output, stats) {
-                Ok(None) => {}
-                Ok(Some(reason)) => self.finish(slot, reason, stats)?,
-                Err(error) => self.fail(slot, error, stats)?,
-            }
+            let end = self
+                .choose_one(slot, output, stats)
+                .map(|chosen| chosen.and_then(|chosen| chosen.end));
+            self.conclude(slot, end, stats)?;
         }
         Ok(())
     }
 
+    /// Ends an answer if something does.
+    fn conclude(
+        &mut self,
+        slot: usize,
+        end: Result<Option<FinishReason>>,
+        stats: &mut EngineStats,
+    ) -> Result<()> {
+        match end {
+            Ok(None) => Ok(()),
+            Ok(Some(reason)) => self.finish(slot, reason, stats),
+            Err(error) => self.fail(slot, error, stats),
+        }
+    }
+
+    /// Chooses the next token of an answer; `None` if there is no such answer any more.
     fn choose_one(
         &mut self,
         slot: usize,
         output: usize,
         stats: &mut EngineStats,
-    ) -> Result<Option<FinishReason>> {
+    ) -> Result<Option<Chosen>> {
         let Some(answer) = &mut self.answers[slot] else {
             return Ok(None);
         };
@@ -276,8 +319,16 @@ impl Scheduler {
                 Some(Likelihoods::new(logits, n_top).of(&self.vocab, token, logit)?)
             }
         };
-        answer.take(token, logprobs, self.n_ctx, &self.vocab, reply)
+        let end = answer.take(token, logprobs, self.n_ctx, &self.vocab, reply)?;
+        Ok(Some(Chosen { token, end }))
     }
+}
+
+/// A token that was chosen.
+struct Chosen {
+    token: Token,
+    /// What ends the answer, if it ends with this token.
+    end: Option<FinishReason>,
 }
 
 fn compute_error(error: &Error) -> EngineError {

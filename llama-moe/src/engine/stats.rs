@@ -30,6 +30,12 @@ pub struct EngineStats {
     pub cached_tokens: u64,
     /// Tokens that were generated.
     pub completion_tokens: u64,
+    /// Tokens that a draft guessed, and that were computed to see whether they are right.
+    pub drafted_tokens: u64,
+    /// Those of them that were what the sampler chose.
+    pub accepted_tokens: u64,
+    /// Times that the draft's own computation failed, and answers went on without it.
+    pub drafts_failed: u64,
     /// Texts that were embedded.
     pub embedded_texts: u64,
     /// Tokens of these texts.
@@ -40,12 +46,12 @@ pub struct EngineStats {
     /// ones that the next prompt may begin as. A position that several share is counted for
     /// each, so this can be more than `n_ctx`.
     pub kv_used: usize,
-    /// Batches that were to be computed, those that failed included.
+    /// Batches that were to be computed, those that failed included, those of a draft left out.
     pub steps: u64,
     /// Times that an answer had to give up its place in the memory to others, and was
     /// computed anew later.
     pub preempted: u64,
-    /// Time spent in computations.
+    /// Time spent in computations, those of a draft included.
     pub time_computing: Duration,
     /// Time spent choosing tokens: in llama.cpp's samplers, and in those of the requests.
     pub time_sampling: Duration,

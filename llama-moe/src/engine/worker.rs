@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::drafter::Drafter;
 use super::embedder::Embedder;
 use super::event::Event;
 use super::inbox::Closing;
@@ -30,9 +31,14 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn new(shared: Arc<Shared>, settings: &Settings, context: Option<Context>) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        settings: &Settings,
+        context: Option<Context>,
+        drafter: Option<Drafter>,
+    ) -> Self {
         let scheduler =
-            context.map(|context| Scheduler::new(Arc::clone(&shared), settings, context));
+            context.map(|context| Scheduler::new(Arc::clone(&shared), settings, context, drafter));
         let mut worker = Self {
             embedder: Embedder::new(&shared.model, settings),
             scheduler,

@@ -192,6 +192,33 @@ fn slots_share_the_memory_or_have_their_own() {
 }
 
 #[test]
+fn a_draft_guesses_what_comes_next() {
+    let model = common::bundled_model();
+    let model = model.to_str().unwrap();
+    let server = Server::start(&["--draft-model", model, "--draft-tokens", "3"]);
+    let answer = server.chat(QUESTION, json!({"temperature": 0})).ok();
+    let text = answer["choices"][0]["message"]["content"].as_str().unwrap();
+    assert_ne!(text, "");
+    let n_tokens = answer["usage"]["completion_tokens"].as_f64().unwrap();
+    let n_accepted = answer["timings"]["draft_n_accepted"].as_f64().unwrap();
+    // It is its own draft, so nearly all is right, 3 of 4 tokens.
+    assert!(n_accepted > n_tokens / 2.0, "{answer}");
+    assert!(n_accepted < n_tokens, "{answer}");
+    assert_eq!(server.metric("draft_tokens_accepted_total"), n_accepted);
+    assert_eq!(
+        server.metric("draft_tokens_total"),
+        answer["timings"]["draft_n"].as_f64().unwrap()
+    );
+    assert_eq!(server.metric("steps_total"), n_tokens - n_accepted);
+    assert_eq!(server.metric("drafts_failed_total"), 0.0);
+
+    let plain = Server::start(&[])
+        .chat(QUESTION, json!({"temperature": 0}))
+        .ok();
+    assert_eq!(plain["timings"]["draft_n"], Value::Null);
+}
+
+#[test]
 #[cfg(unix)]
 fn it_listens_while_it_loads() {
     let dir = tempfile::tempdir().unwrap();
@@ -254,13 +281,25 @@ fn what_cannot_be_served() {
         ["--queue", "0"],
         ["--max-tokens", "0"],
         ["--api-key", ""],
+        ["--draft-tokens", "4"],
     ] {
         run("serve", args).failure(2, &[args[0]]);
     }
+    for n in ["0", "16"] {
+        let args = ["--draft-model", "draft.gguf", "--draft-tokens", n];
+        run("serve", args).failure(2, &["--draft-tokens", "1..=15"]);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let other = dir.path().join("other.gguf");
+    Layout::Dense.write(&other);
     for (args, part) in [
         (["--model", "missing.gguf"], "missing.gguf"),
         (["--chat-template", "missing.jinja"], "missing.jinja"),
         (["--slots", "257"], "256"),
+        (
+            ["--draft-model", "missing.gguf"],
+            "--draft-model missing.gguf",
+        ),
         (["--n-cpu-moe", "99"], "99"),
     ] {
         // It has said where it listens by then.

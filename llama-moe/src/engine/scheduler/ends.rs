@@ -113,11 +113,10 @@ impl Scheduler {
     /// What a slot holds stays for the next prompt that begins so.
     fn leave(&mut self, slot: usize) -> Result<()> {
         self.last_used[slot] = self.n_steps;
-        if !self.prefix_cache
-            && let Err(error) = self.memory.clear(slot)
-        {
-            self.rebuild(&error)?;
+        if self.prefix_cache {
+            return Ok(());
         }
-        Ok(())
+        self.forget_draft(slot);
+        self.forget(slot)
     }
 }

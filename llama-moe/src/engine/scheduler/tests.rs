@@ -58,7 +58,7 @@ impl Rig {
             ..settings
         };
         Self {
-            scheduler: Scheduler::new(Arc::clone(&shared), &settings, context),
+            scheduler: Scheduler::new(Arc::clone(&shared), &settings, context, None),
             shared,
             stats: EngineStats::default(),
         }
