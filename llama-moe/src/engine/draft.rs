@@ -6,8 +6,8 @@ use crate::context::{AbortToken, Context, ContextParams};
 use crate::error::{Error, Result};
 use crate::model::{Model, Token, TokenAttr, Vocab};
 
-/// Tokens of answers in a step that drafts, at most, guessed ones included. Up to about as many, a
-/// batch takes little longer than one token where it is memory bandwidth that takes the time.
+/// Tokens of answers in a step that drafts, at most, guessed ones included: it is not to take much
+/// longer than a step without.
 pub(super) const STEP_TOKENS: usize = 16;
 
 /// Tokens of a draft unless set.
