@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::QUESTION;
+use super::http::events;
 use super::server::Server;
 
 #[test]
@@ -70,7 +71,8 @@ fn a_signal_lets_running_streams_finish() {
     for signal in ["-TERM", "-INT"] {
         let server = Server::start(&["--slots", "2"]);
         let more = json!({"temperature": 0, "stream": true});
-        let body = super::server::chat(QUESTION, more);
+        let body = super::server::chat(QUESTION, more.clone());
+        let whole = events(&server.chat(QUESTION, more)).len();
         // Two that run, two that wait, and some that say nothing.
         let mut running: Vec<_> = (0..4)
             .map(|_| server.open("/v1/chat/completions", &body))
@@ -80,10 +82,12 @@ fn a_signal_lets_running_streams_finish() {
             .collect();
         running[0].chunk().unwrap().unwrap();
         server.signal(signal);
-        for exchange in running {
-            let text = exchange.finish().unwrap().text();
-            assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
+        let rest = running.split_off(1);
+        for exchange in rest {
+            assert_eq!(events(&exchange.finish().unwrap()).len(), whole);
         }
+        let text = running.remove(0).finish().unwrap().text();
+        assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
         let address = server.address;
         let (status, stderr) = server.wait(Duration::from_secs(10));
         assert!(status.success(), "{stderr}");
