@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::QUESTION;
+use super::http::events;
 use super::server::Server;
 
 #[test]

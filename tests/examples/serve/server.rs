@@ -163,21 +163,19 @@ impl Server {
         self.post("/v1/chat/completions", &chat(text, more))
     }
 
-    /// What it says, so many times, where a grammar leaves it no choice but this text.
+    /// What it says, so many times, where a schema leaves it no choice but this text.
     #[track_caller]
     pub fn say(&self, text: &str, n: usize) -> Vec<String> {
-        let grammar = format!("root ::= \"{text}\"");
-        let answer = self
-            .chat("Go on.", json!({"grammar": grammar, "n": n}))
-            .ok();
+        let format = json!({"type": "json_schema",
+            "json_schema": {"name": "text", "strict": true, "schema": {"const": text}}});
+        let more = json!({"response_format": format, "n": n});
+        let answer = self.chat("Go on.", more).ok();
         let choices = answer["choices"].as_array().expect("choices");
         assert_eq!(choices.len(), n);
         let texts = choices.iter().map(|choice| {
             assert_eq!(choice["finish_reason"], "stop");
-            choice["message"]["content"]
-                .as_str()
-                .expect("a text")
-                .to_owned()
+            let content = choice["message"]["content"].as_str().expect("a text");
+            serde_json::from_str(content).unwrap_or_else(|error| panic!("{content}: {error}"))
         });
         texts.collect()
     }
