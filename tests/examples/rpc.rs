@@ -51,6 +51,7 @@ impl Worker {
     }
 
     /// The process' number.
+    #[cfg(all(unix, feature = "engine"))]
     pub fn id(&self) -> u32 {
         self.process.id()
     }
