@@ -147,3 +147,15 @@ pub fn metric(text: &str, name: &str) -> Result<f64> {
     let value = value.ok_or_else(|| format!("no {name} among the metrics"))?;
     Ok(value.trim().parse()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_metric_is_found_by_its_whole_name() {
+        let text = "# HELP time Time\ntime{on=\"other\"} 1.5\ntime{on=\"others\"} 3\ntimes 4\n";
+        assert_eq!(metric(text, "time{on=\"other\"}").unwrap(), 1.5);
+        assert!(metric(text, "time").is_err());
+    }
+}

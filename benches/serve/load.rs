@@ -103,8 +103,9 @@ struct Spent {
     all: Duration,
     /// CPU time of each of the threads for connections and the like. The server keeps them.
     beside_engine: BTreeMap<u32, Duration>,
-    /// Time of the engine's thread outside of llama.cpp, by the clock: not less than its CPU
-    /// time there, since the thread may also have waited for a core.
+    /// Time of the engine's thread outside of `llama_decode`, by the clock: not less than its
+    /// CPU time there, since the thread may also have waited for a core. That of samplers, of
+    /// which most is llama.cpp's, is all in it.
     in_engine: f64,
 }
 
@@ -114,7 +115,13 @@ impl Spent {
             return Ok(None);
         }
         let (_, metrics) = server.client().get("/metrics")?;
-        let in_engine = metric(&metrics, "llama_moe_time_seconds_total{on=\"other\"}")?;
+        let time = |on| {
+            metric(
+                &metrics,
+                &format!("llama_moe_time_seconds_total{{on=\"{on}\"}}"),
+            )
+        };
+        let in_engine = time("other")? + time("sampling")?;
         let process = server.process();
         Ok(process
             .cpu()

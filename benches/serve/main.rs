@@ -20,7 +20,7 @@ mod server;
 use load::Load;
 use prompts::Prompts;
 use report::Report;
-use server::{Program, Server, Setup};
+use server::{Program, Server, Setup, llama_server_version};
 
 type Result<T> = std::result::Result<T, Box<dyn error::Error + Send + Sync>>;
 
@@ -64,10 +64,6 @@ struct Args {
     /// CPU threads of both [default: all cores]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-
-    /// Cargo's own
-    #[arg(long, hide = true)]
-    bench: bool,
 }
 
 fn main() -> ExitCode {
@@ -102,6 +98,9 @@ fn run(args: &Args) -> Result<bool> {
     );
     let mut programs = vec![Program::Serve(args.serve.clone())];
     programs.extend(args.llama_server.clone().map(Program::LlamaServer));
+    if let Some(path) = &args.llama_server {
+        println!("llama-server: {}", llama_server_version(path)?);
+    }
     let mut report = Report::new(programs.len());
     for repetition in 0..args.repetitions {
         // Neither is always the one that finds the machine warm.

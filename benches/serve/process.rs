@@ -33,8 +33,8 @@ impl Process {
     /// CPU time of each of its threads that are not the engine's nor llama.cpp's, by the
     /// thread's number.
     ///
-    /// Not the process's time without the engine's threads': llama.cpp's live for a step each,
-    /// and their time is in no thread that is still listed.
+    /// Not the process's time without the engine's threads': those that llama.cpp starts to load
+    /// the model end, and their time is in no thread that is still listed.
     pub fn cpu_beside_engine(&self) -> Option<BTreeMap<u32, Duration>> {
         let tasks = fs::read_dir(self.0.join("task")).ok()?;
         let tasks = tasks.filter_map(|task| {
@@ -74,5 +74,33 @@ impl Stat {
             name: name.to_owned(),
             cpu: TICK * (ticks(11)? + ticks(12)?),
         })
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::thread;
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn the_time_of_threads_is_told_apart_by_their_name() {
+        let work = || {
+            let start = Instant::now();
+            let process = Process::new(std::process::id());
+            while start.elapsed() < Duration::from_millis(100) {}
+            process.cpu_beside_engine().unwrap()
+        };
+        let named = |name: &str| thread::Builder::new().name(name.to_owned());
+        // A brace in a name ends nothing.
+        let beside = named("a) b (c").spawn(work).unwrap().join().unwrap();
+        assert!(beside.values().any(|&time| time >= 4 * TICK), "{beside:?}");
+        let process = Process::new(std::process::id());
+        let engine = named("llama-moe engine").spawn(work).unwrap();
+        let beside = engine.join().unwrap();
+        assert!(beside.values().all(|&time| time < 4 * TICK), "{beside:?}");
+        assert!(process.cpu().unwrap() >= 8 * TICK);
+        assert!(process.resident().unwrap() > 1 << 16);
     }
 }

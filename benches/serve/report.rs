@@ -178,3 +178,35 @@ pub fn percentile(values: &[f64], share: f64) -> f64 {
 pub fn verdict(met: bool) -> &'static str {
     if met { "ok" } else { "MISSED" }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_between_the_values() {
+        let values = [30.0, 10.0, 20.0, 50.0, 40.0];
+        assert_eq!(percentile(&values, 0.0), 10.0);
+        assert_eq!(percentile(&values, 0.5), 30.0);
+        assert_eq!(percentile(&values, 0.95), 48.0);
+        assert_eq!(percentile(&values, 1.0), 50.0);
+        assert_eq!(percentile(&[7.0], 0.95), 7.0);
+        assert!(percentile(&[], 0.5).is_nan());
+    }
+
+    #[test]
+    fn a_single_value_has_no_spread() {
+        assert_eq!(spread(&[2.0], 1), "2.0");
+        assert_eq!(spread(&[1.0, 2.0, 3.0], 2), "2.00 ± 1.00");
+    }
+
+    #[test]
+    fn bounds_are_held_to_the_mean_of_the_turns() {
+        let values = |ours: [f64; 2]| [ours.to_vec(), vec![100.0, 100.0]];
+        assert!(print_values(&values([99.0, 101.0]), &Bound::AtLeast(1.0)));
+        assert!(!print_values(&values([99.0, 100.0]), &Bound::AtLeast(1.0)));
+        assert!(print_values(&values([99.0, 100.0]), &Bound::AtMost(1.0)));
+        assert!(!print_values(&values([100.0, 101.0]), &Bound::AtMost(1.0)));
+        assert!(!print_shares(&[0.01, 0.03], 0.02, None));
+    }
+}

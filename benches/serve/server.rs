@@ -131,6 +131,9 @@ impl Program {
                 command.args(["--parallel", &setup.slots.to_string()]);
                 command.args(["--ctx-size", &n_ctx.to_string()]);
                 command.args(["--threads-batch", &threads]);
+                // It would copy what idle slots hold to memory of its own, which no request of
+                // these asks for again.
+                command.args(["--cache-ram", "0"]);
             }
         }
         command
@@ -146,6 +149,19 @@ impl fmt::Display for Program {
     }
 }
 
+/// What a `llama-server` says of its version and its build, in a line.
+pub fn llama_server_version(path: &Path) -> Result<String> {
+    let output = Command::new(path).arg("--version").output();
+    let output = output.map_err(|error| format!("{}: {error}", path.display()))?;
+    // It logs beside it.
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    let lines = said.lines().map(str::trim);
+    let lines =
+        lines.filter(|line| line.starts_with("version: ") || line.starts_with("built with "));
+    Ok(lines.collect::<Vec<_>>().join(", "))
+}
+
 /// The port in a line that says where a server listens: `listening on http://127.0.0.1:PORT`, or,
 /// as older ones of llama.cpp's write it, `listening, hostname: 127.0.0.1, port: PORT`.
 fn port(line: &str) -> Option<u16> {
@@ -157,4 +173,31 @@ fn port(line: &str) -> Option<u16> {
     let port = port[..end.unwrap_or(port.len())].parse().ok()?;
     // What it was asked for, not what it has.
     (port != 0).then_some(port)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_port_is_read_where_a_server_says_it() {
+        let said = [
+            ("listening on http://127.0.0.1:41234\n", Some(41234)),
+            (
+                "main: server is listening on http://127.0.0.1:8080 - starting\n",
+                Some(8080),
+            ),
+            (
+                "HTTP server is listening, hostname: 127.0.0.1, port: 5001, http threads: 3\n",
+                Some(5001),
+            ),
+            // What it was told, before it has one.
+            ("listening, hostname: 127.0.0.1, port: 0\n", None),
+            ("serving model.gguf on http://127.0.0.1:8080\n", None),
+            ("listening on http://127.0.0.1:99999\n", None),
+        ];
+        for (line, expected) in said {
+            assert_eq!(port(line), expected, "{line}");
+        }
+    }
 }

@@ -33,11 +33,13 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use axum::http::HeaderValue;
 use clap::Parser;
 use common::{Bytes, ContextArgs, LogArgs, ModelArgs, Result, VramArgs};
+use llama_moe::engine::Engine;
 use routes::Origins;
 use signals::Signals;
 use state::{App, Limits};
@@ -54,6 +56,10 @@ const BLOCKING: usize = 8;
 /// How long such a thread stays without work. So few are not worth ending, and while they stay,
 /// the system's clocks tell what each of them has used.
 const KEEP_BLOCKING: Duration = Duration::from_secs(3600);
+
+/// How long the engine may take to end, once what it computes is cut short: a device that does not
+/// answer, such as a worker of RPC that hangs, never does.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Requests that may wait for each slot, unless it is said.
 const QUEUE_PER_SLOT: usize = 16;
@@ -131,6 +137,14 @@ struct ServeArgs {
     /// The longest time of a request, waiting included; answers end there
     #[arg(long, value_name = "SECONDS")]
     timeout: Option<NonZeroU32>,
+
+    /// Take grammars in GBNF from requests
+    ///
+    /// For clients that you know: llama.cpp follows all readings of what a grammar allows at a
+    /// time, and a few words of one with too many of them can hold the server up without end.
+    /// JSON schemas have their limits, and are always taken.
+    #[arg(long)]
+    grammars: bool,
 
     /// A Jinja template for chats [default: the model's]
     #[arg(long, value_name = "FILE")]
@@ -225,9 +239,31 @@ async fn serve(args: Args) -> Result<()> {
             Ok(())
         }
     };
-    // Ends what may still run, and waits for the thread.
-    spawn_blocking(move || engine.stop()).await?;
+    // Ends what may still run.
+    let engine_ended = stop_engine(engine)?;
+    tokio::select! {
+        _ = engine_ended => {}
+        () = signals.next() => {}
+        () = sleep(STOP_TIMEOUT) => {
+            let message = "the engine does not end; leaving it";
+            tell(io::stderr(), format_args!("{message}"));
+        }
+    }
     ended
+}
+
+/// Stops the engine, on a thread of its own: those for what takes longer may all have work, and
+/// this has no end where a device does not answer. Ready when it has stopped.
+fn stop_engine(engine: Engine) -> io::Result<oneshot::Receiver<()>> {
+    let (sender, ended) = oneshot::channel();
+    thread::Builder::new()
+        .name("stop".to_owned())
+        .spawn(move || {
+            engine.stop();
+            // Nobody may wait any more.
+            let _ = sender.send(());
+        })?;
+    Ok(ended)
 }
 
 /// Writes a line. Nobody may be there to read it, and answers go on all the same.
@@ -258,6 +294,7 @@ fn limits(args: &ServeArgs) -> Limits {
         max_tokens: args.max_tokens.map(NonZeroU32::get),
         deadline: args.timeout.map(seconds),
         queue: args.queue(),
+        grammars: args.grammars,
     }
 }
 
@@ -275,17 +312,46 @@ fn origins(cors: &[String]) -> Result<Option<Origins>> {
     Ok(Some(Origins::These(origins.collect::<Result<_>>()?)))
 }
 
-/// A site as browsers write it.
+/// A site as browsers write it: in small letters, without the port that is meant anyhow.
 fn origin(text: &str) -> Result<HeaderValue> {
     if text == "*" {
         return Err("it means all sites; leave out the others".into());
     }
-    let name = text.strip_prefix("https://");
-    match name.or_else(|| text.strip_prefix("http://")) {
-        None | Some("") => Err("a site is http:// or https:// and a name".into()),
-        Some(name) if name.contains(['/', '?', '#']) => {
-            Err("a site ends with its name or port; leave out what follows".into())
+    let text = text.to_ascii_lowercase();
+    let (name, port) = match (text.strip_prefix("https://"), text.strip_prefix("http://")) {
+        (Some(name), _) => (name, ":443"),
+        (None, Some(name)) => (name, ":80"),
+        (None, None) => ("", ""),
+    };
+    if name.is_empty() {
+        return Err("a site is http:// or https:// and a name".into());
+    }
+    if name.contains(['/', '?', '#']) {
+        return Err("a site ends with its name or port; leave out what follows".into());
+    }
+    let site = text.strip_suffix(port).unwrap_or(&text);
+    Ok(HeaderValue::from_str(site)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::origin;
+
+    #[test]
+    fn sites_are_written_as_browsers_write_them() {
+        for (text, site) in [
+            ("https://example.org", "https://example.org"),
+            ("https://Example.ORG", "https://example.org"),
+            ("HTTPS://example.org:443", "https://example.org"),
+            ("http://example.org:80", "http://example.org"),
+            ("http://example.org:443", "http://example.org:443"),
+            ("https://example.org:8443", "https://example.org:8443"),
+            ("http://[::1]:80", "http://[::1]"),
+        ] {
+            assert_eq!(origin(text).unwrap(), site, "{text}");
         }
-        Some(_) => Ok(HeaderValue::from_str(text)?),
+        for text in ["https://", "ftp://example.org", "example.org", "*"] {
+            assert!(origin(text).is_err(), "{text}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::routing::{get, post};
 use axum::{Router, middleware};
-use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+use tower_http::cors::{AllowHeaders, AllowOrigin, Any, CorsLayer};
 
 use crate::auth::require_key;
 use crate::host::require_local_name;
@@ -67,7 +67,10 @@ fn cors(origins: Origins) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(origins)
         .allow_methods([Method::GET, Method::POST])
-        .allow_headers([header::AUTHORIZATION, header::CONTENT_TYPE])
+        // Clients send headers of their own. None of them means anything here, but one that is
+        // not allowed keeps the whole request back.
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers([header::RETRY_AFTER])
 }
 
 async fn not_found(uri: Uri) -> ApiError {

@@ -4,6 +4,9 @@ use std::io;
 
 /// SIGINT (Ctrl-C) and SIGTERM.
 pub struct Signals {
+    // Held, so that one that comes while nobody waits is not lost.
+    #[cfg(unix)]
+    interrupt: tokio::signal::unix::Signal,
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
 }
@@ -14,12 +17,13 @@ impl Signals {
     /// # Errors
     /// If the system does not let them be taken over.
     pub fn new() -> io::Result<Self> {
+        #[cfg(unix)]
+        use tokio::signal::unix::{SignalKind, signal};
         Ok(Self {
             #[cfg(unix)]
-            terminate: {
-                use tokio::signal::unix::{SignalKind, signal};
-                signal(SignalKind::terminate())?
-            },
+            interrupt: signal(SignalKind::interrupt())?,
+            #[cfg(unix)]
+            terminate: signal(SignalKind::terminate())?,
         })
     }
 
@@ -27,7 +31,7 @@ impl Signals {
     pub async fn next(&mut self) {
         #[cfg(unix)]
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
+            _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
         #[cfg(not(unix))]

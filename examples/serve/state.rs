@@ -11,8 +11,10 @@ use axum::http::request::Parts;
 use common::{PlacementReport, PlanReport};
 use llama_moe::engine::{Engine, EngineError};
 use llama_moe::{ChatTemplate, Error, Model, Vocab};
+use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
+use crate::BLOCKING;
 use crate::openai::{ApiError, ApiResult};
 use crate::tools::Format;
 
@@ -21,10 +23,19 @@ const LOADING_RETRY: u32 = 5;
 /// The same where all slots and the queue are taken.
 pub const BUSY_RETRY: u32 = 1;
 
+/// Bytes that the bodies of all requests may have at a time, beside what each has anyhow; one of
+/// any length that is allowed has room where there is no other.
+const BODIES: usize = 256 << 20;
+
+/// Work that runs on the threads for what takes longer.
+static AT_WORK: Semaphore = Semaphore::const_new(BLOCKING);
+
 /// The server: there from the start.
 pub struct App {
     /// What a request may ask for.
     pub limits: Limits,
+    /// Bytes that bodies may still have.
+    pub bodies: Arc<Semaphore>,
     /// Keys of which a client has to show one; none: anybody may ask.
     pub api_keys: Vec<String>,
     /// The server's own name, if it may not be asked by that of another machine.
@@ -48,6 +59,8 @@ pub struct Limits {
     pub deadline: Option<Duration>,
     /// Requests that may wait.
     pub queue: usize,
+    /// Whether requests can have grammars.
+    pub grammars: bool,
 }
 
 /// The model that is served: there once it is loaded.
@@ -82,8 +95,10 @@ pub struct ChatForm {
 impl App {
     /// A server without a model.
     pub fn new(limits: Limits, api_keys: Vec<String>, local_name: Option<String>) -> Self {
+        let bodies = BODIES.max(limits.max_body).min(Semaphore::MAX_PERMITS);
         Self {
             limits,
+            bodies: Arc::new(Semaphore::new(bodies)),
             api_keys,
             local_name,
             started: Instant::now(),
@@ -185,9 +200,19 @@ impl FromRequestParts<Arc<App>> for Ready {
 }
 
 /// Runs what takes longer than a handler should, such as tokenising a long text.
+///
+/// It waits for a thread here: in the runtime's queue, which has no limit, it would stay after the
+/// client has left, and the body with it.
 pub async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> ApiResult<T> + Send + 'static,
 ) -> ApiResult<T> {
+    // Nobody closes it, so there is always a thread in the end.
+    let thread = AT_WORK.acquire().await.ok();
+    let work = move || {
+        let result = work();
+        drop(thread);
+        result
+    };
     match spawn_blocking(work).await {
         Ok(result) => result,
         // It panicked, and only this request ends.
@@ -232,11 +257,46 @@ impl From<Error> for ApiError {
 #[cfg(test)]
 mod tests {
     use std::io;
+    use std::sync::{Mutex, mpsc};
 
     use axum::response::IntoResponse;
     use llama_moe::{ChatError, ContextError, MemoryError};
+    use tokio::time::timeout;
 
     use super::*;
+
+    #[tokio::test]
+    async fn work_of_a_client_that_has_left_does_not_wait_for_a_thread() {
+        let (end, ended) = mpsc::channel::<()>();
+        let ended = Arc::new(Mutex::new(ended));
+        let running = (0..BLOCKING).map(|_| {
+            let ended = Arc::clone(&ended);
+            tokio::spawn(blocking(move || {
+                // Until nobody can say anything any more.
+                let _ = ended.lock().map(|ended| ended.recv());
+                Ok(())
+            }))
+        });
+        let running: Vec<_> = running.collect();
+        while AT_WORK.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        // What waits holds its body, and lets go of it with its client.
+        let body = Arc::new(());
+        let held = Arc::clone(&body);
+        let waiting = blocking(move || {
+            drop(held);
+            Ok(())
+        });
+        let waiting = timeout(Duration::from_millis(50), waiting).await;
+        assert!(waiting.is_err());
+        assert_eq!(Arc::strong_count(&body), 1);
+        drop(end);
+        for work in running {
+            assert_eq!(work.await.unwrap(), Ok(()));
+        }
+        assert_eq!(blocking(|| Ok(1)).await, Ok(1));
+    }
 
     fn status(error: impl Into<Error>) -> StatusCode {
         ApiError::from(error.into()).into_response().status()

@@ -2,10 +2,10 @@
 
 use axum::response::{IntoResponse, Response};
 use llama_moe::Token;
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 
 use crate::body::Body;
+use crate::openai::embeddings::MAX_TOKENS;
 use crate::openai::{ApiError, ApiResult};
 use crate::state::{Ready, blocking};
 
@@ -27,9 +27,38 @@ fn yes() -> bool {
     true
 }
 
-#[derive(Deserialize)]
-struct Tokens {
-    tokens: Vec<i32>,
+/// Tokens: their numbers, or more.
+#[derive(Deserialize, Serialize)]
+struct Tokens<T> {
+    tokens: Vec<T>,
+}
+
+/// A token with its text.
+#[derive(Serialize)]
+struct TokenPiece {
+    id: i32,
+    piece: Piece,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Piece {
+    Text(String),
+    /// A part of a character: its bytes.
+    Bytes(Vec<u8>),
+}
+
+#[derive(Serialize)]
+struct Content {
+    content: String,
+}
+
+fn check_count(field: &str, n: usize) -> ApiResult<()> {
+    if n <= MAX_TOKENS {
+        return Ok(());
+    }
+    let message = format!("{n} tokens, but a request has {MAX_TOKENS} at most");
+    Err(ApiError::field(field, message))
 }
 
 /// The tokens of a text.
@@ -37,23 +66,23 @@ pub async fn tokenize(Ready(served): Ready, body: Body) -> ApiResult<Response> {
     blocking(move || {
         let text: Text = body.parse()?;
         let vocab = &served.vocab;
+        served.check_length(&text.content, MAX_TOKENS)?;
         let tokens = vocab.tokenize(&text.content, text.add_special, text.parse_special)?;
-        let ids = tokens.iter().map(|token| token.0);
+        check_count("content", tokens.len())?;
         if !text.with_pieces {
-            let ids: Vec<i32> = ids.collect();
-            return Ok(axum::Json(json!({"tokens": ids})).into_response());
+            let tokens: Vec<i32> = tokens.iter().map(|token| token.0).collect();
+            return Ok(axum::Json(Tokens { tokens }).into_response());
         }
         let pieces = tokens.iter().map(|&token| {
             let bytes = vocab.piece(token, true)?;
             let piece = match String::from_utf8(bytes) {
-                Ok(text) => json!(text),
-                // A part of a character: its bytes.
-                Err(error) => json!(error.as_bytes()),
+                Ok(text) => Piece::Text(text),
+                Err(error) => Piece::Bytes(error.into_bytes()),
             };
-            Ok(json!({"id": token.0, "piece": piece}))
+            Ok(TokenPiece { id: token.0, piece })
         });
-        let pieces: Vec<_> = pieces.collect::<ApiResult<_>>()?;
-        Ok(axum::Json(json!({"tokens": pieces})).into_response())
+        let tokens: Vec<_> = pieces.collect::<ApiResult<_>>()?;
+        Ok(axum::Json(Tokens { tokens }).into_response())
     })
     .await
 }
@@ -61,13 +90,14 @@ pub async fn tokenize(Ready(served): Ready, body: Body) -> ApiResult<Response> {
 /// The text of tokens.
 pub async fn detokenize(Ready(served): Ready, body: Body) -> ApiResult<Response> {
     blocking(move || {
-        let Tokens { tokens } = body.parse()?;
+        let Tokens::<i32> { tokens } = body.parse()?;
+        check_count("tokens", tokens.len())?;
         let tokens: Vec<Token> = tokens.into_iter().map(Token).collect();
-        let text = served
+        let content = served
             .vocab
             .detokenize_lossy(&tokens, false, true)
             .map_err(|error| ApiError::field("tokens", error.to_string()))?;
-        Ok(axum::Json(json!({"content": text})).into_response())
+        Ok(axum::Json(Content { content }).into_response())
     })
     .await
 }

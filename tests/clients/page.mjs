@@ -100,6 +100,27 @@ test("Enter sends, Shift and Enter does not", async () => {
   assert.deepEqual(problems, []);
 });
 
+test("Enter that ends a composition does not send", async () => {
+  await page.goto(PAGE_URL);
+  await text("#model", /moe-guide/);
+  await page.type("#text", "one");
+  const enter = (isComposing) =>
+    page.$eval(
+      "#text",
+      (box, isComposing) =>
+        box.dispatchEvent(
+          new KeyboardEvent("keydown", { key: "Enter", isComposing, bubbles: true, cancelable: true }),
+        ),
+      isComposing,
+    );
+  await enter(true);
+  assert.equal((await all("#messages .user")).length, 0);
+  await enter(false);
+  await text("#messages .user", /one/);
+  await page.waitForSelector("#messages .assistant");
+  assert.deepEqual(problems, []);
+});
+
 test("what is said is text, not markup", async () => {
   await page.goto(PAGE_URL);
   await text("#model", /moe-guide/);
@@ -136,6 +157,47 @@ test("an answer is stopped", async () => {
   await page.waitForFunction(() => !document.querySelector("#stop").disabled);
   await page.click("#stop");
   await text("#messages .error", /stopped/);
+  await page.waitForFunction(() => !document.querySelector("#send").disabled);
+  assert.deepEqual(problems, []);
+});
+
+test("what came of an answer that is stopped is part of the conversation", async () => {
+  await page.goto(PAGE_URL);
+  await text("#model", /moe-guide/);
+  await withoutChance();
+  // The first answer begins, and then nothing more comes.
+  await page.evaluate(() => {
+    const send = window.fetch;
+    window.sent = [];
+    window.fetch = async (url, options) => {
+      if (!String(url).endsWith("/chat/completions")) return send(url, options);
+      window.sent.push(JSON.parse(options.body).messages);
+      if (window.sent.length > 1) return send(url, options);
+      const event = { choices: [{ delta: { content: "Half an" } }] };
+      const stream = new ReadableStream({
+        start(controller) {
+          controller.enqueue(new TextEncoder().encode(`data: ${JSON.stringify(event)}\n\n`));
+          options.signal.addEventListener("abort", () => controller.error(options.signal.reason));
+        },
+      });
+      return new Response(stream);
+    };
+  });
+  await ask("What is an expert?");
+  await text("#messages .assistant", /Half an/);
+  await page.click("#stop");
+  await text("#messages .error", /stopped/);
+  await page.waitForFunction(() => !document.querySelector("#send").disabled);
+  await ask(question);
+  await page.waitForFunction(() => document.querySelectorAll("#messages .assistant").length === 2);
+  assert.deepEqual(
+    (await page.evaluate(() => window.sent))[1],
+    [
+      { role: "user", content: "What is an expert?" },
+      { role: "assistant", content: "Half an" },
+      { role: "user", content: question },
+    ],
+  );
   await page.waitForFunction(() => !document.querySelector("#send").disabled);
   assert.deepEqual(problems, []);
 });

@@ -49,6 +49,11 @@ impl Worker {
             _stdout: stdout,
         }
     }
+
+    /// The process' number.
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
 }
 
 impl Drop for Worker {

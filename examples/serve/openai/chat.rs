@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use futures_util::{StreamExt, stream};
+use futures_util::{Stream, StreamExt, stream};
 use llama_moe::engine::{self, Request};
 use llama_moe::{Error, RenderOptions, Result, SamplerError};
 use serde::{Deserialize, Serialize};
@@ -282,7 +282,11 @@ impl ApiCall {
 // ---- in pieces -------------------------------------------------------------------------
 
 impl Chunks {
-    fn stream(mut self, events: engine::Stream, n: u32) -> Response {
+    fn stream(
+        mut self,
+        events: impl Stream<Item = Result<engine::Event>> + Send + 'static,
+        n: u32,
+    ) -> Response {
         let opening = (0..n).map(|index| {
             let delta = Delta {
                 role: Some("assistant"),
@@ -420,7 +424,7 @@ struct WholeMessage {
 impl Chunks {
     async fn whole(
         mut self,
-        mut events: engine::Stream,
+        mut events: impl Stream<Item = Result<engine::Event>> + Unpin,
         n: u32,
         logprobs: bool,
     ) -> ApiResult<Response> {
@@ -501,6 +505,100 @@ impl WholeMessage {
             Part::Content(text) => self.content.get_or_insert_default().push_str(&text),
             Part::Reasoning(text) => self.reasoning_content.push_str(&text),
             Part::Call(call) => self.tool_calls.push(ApiCall::of(call)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+    use llama_moe::FinishReason;
+    use llama_moe::engine::{Event, Timings, Usage};
+    use serde_json::json;
+
+    use super::*;
+    use crate::tools::tests::weather;
+
+    /// The body of the response to an answer that calls two tools.
+    async fn two_calls(streams: bool, parallel: bool) -> String {
+        let call = |city| {
+            let call = json!({"name": "weather", "arguments": {"city": city}});
+            format!("<tool_call>{call}</tool_call>\n")
+        };
+        let text = Event::Text {
+            choice: 0,
+            text: call("Oslo") + &call("Rome"),
+            is_reasoning: false,
+            tokens: Vec::new(),
+            logprobs: Vec::new(),
+        };
+        let finish = Event::Finish {
+            choice: 0,
+            reason: FinishReason::EndOfGeneration,
+        };
+        let done = Event::Done {
+            usage: Usage::default(),
+            timings: Timings::default(),
+        };
+        let chunks = Chunks {
+            id: "chatcmpl-1".to_owned(),
+            created: 0,
+            model: "model".to_owned(),
+            includes_usage: false,
+            replies: Replies::new(1, Some(Format::Tagged), &[weather()], parallel, ""),
+            n_calls: vec![0],
+        };
+        let events = stream::iter([text, finish, done].map(Ok));
+        let response = if streams {
+            chunks.stream(events, 1)
+        } else {
+            chunks.whole(events, 1, false).await.unwrap()
+        };
+        let bytes = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
+    fn arguments(call: &Value) -> &str {
+        call["function"]["arguments"].as_str().unwrap()
+    }
+
+    const CITIES: [&str; 2] = [r#"{"city":"Oslo"}"#, r#"{"city":"Rome"}"#];
+
+    #[tokio::test]
+    async fn several_calls_are_told_whole() {
+        for (parallel, expected) in [(true, &CITIES[..]), (false, &CITIES[..1])] {
+            let body = two_calls(false, parallel).await;
+            let body: Value = serde_json::from_str(&body).unwrap();
+            let choice = &body["choices"][0];
+            assert_eq!(choice["finish_reason"], "tool_calls");
+            assert_eq!(choice["message"]["content"], Value::Null);
+            let calls = choice["message"]["tool_calls"].as_array().unwrap();
+            let told: Vec<&str> = calls.iter().map(arguments).collect();
+            assert_eq!(told, expected);
+            let ids: std::collections::BTreeSet<_> =
+                calls.iter().map(|c| c["id"].as_str()).collect();
+            assert_eq!(ids.len(), expected.len());
+        }
+    }
+
+    #[tokio::test]
+    async fn several_calls_are_told_one_after_the_other() {
+        for (parallel, expected) in [(true, &CITIES[..]), (false, &CITIES[..1])] {
+            let body = two_calls(true, parallel).await;
+            let data = body.lines().filter_map(|line| line.strip_prefix("data: "));
+            let events: Vec<Value> = data.filter_map(|d| serde_json::from_str(d).ok()).collect();
+            let choices = events.iter().map(|event| &event["choices"][0]);
+            let calls: Vec<&Value> = choices
+                .filter_map(|choice| choice["delta"]["tool_calls"].as_array())
+                .flatten()
+                .collect();
+            let told: Vec<&str> = calls.iter().map(|call| arguments(call)).collect();
+            assert_eq!(told, expected);
+            for (index, call) in calls.iter().enumerate() {
+                assert_eq!(call["index"], index);
+            }
+            let last = &events.last().unwrap()["choices"][0];
+            assert_eq!(last["finish_reason"], "tool_calls");
         }
     }
 }

@@ -1,15 +1,17 @@
 //! `/v1/completions`: texts that are gone on with, without a conversation.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use futures_util::future::{FutureExt, TryFutureExt, ready};
 use futures_util::stream::{self, BoxStream, StreamExt, TryStreamExt};
-use llama_moe::engine::{Engine, EngineError, Event, Request};
-use llama_moe::{Error, Token};
+use llama_moe::engine::{Engine, EngineError, Event, Request, Timings, Usage};
+use llama_moe::{Error, FinishReason, Token};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::time::timeout_at;
 
 use super::error::{ApiError, ApiResult};
 use super::generation::{Generation, Settings};
@@ -157,6 +159,7 @@ fn in_flight(slots: usize, queue: usize, n: usize) -> usize {
 /// before them end.
 async fn submit_all(engine: &Engine, prepared: Prepared) -> ApiResult<Events> {
     let in_flight = prepared.in_flight;
+    let (n, deadline) = (prepared.settings.n, prepared.settings.deadline);
     let settings = Arc::new((prepared.settings, prepared.logprobs));
     let request = move |prompt| {
         let (settings, logprobs) = &*settings;
@@ -177,7 +180,7 @@ async fn submit_all(engine: &Engine, prepared: Prepared) -> ApiResult<Events> {
     let engine = engine.clone();
     let others = stream::iter(prompts).map(move |prompt| {
         let (engine, request) = (engine.clone(), request.clone());
-        submit_later(engine, move || request(prompt))
+        submit_later(engine, move || request(prompt), n, deadline)
             .try_flatten_stream()
             .boxed()
     });
@@ -186,11 +189,15 @@ async fn submit_all(engine: &Engine, prepared: Prepared) -> ApiResult<Events> {
     Ok(events.flatten_unordered(in_flight).boxed())
 }
 
-/// Submits a request once there is room for it.
+/// Submits a request for `n` answers once there is room for it. If there is none before its
+/// deadline, which the engine does not see to while it waits, they end as in the queue.
 async fn submit_later(
     engine: Engine,
     request: impl FnOnce() -> Request + Send + 'static,
+    n: u32,
+    deadline: Option<Instant>,
 ) -> ApiResult<BoxStream<'static, ApiResult<Event>>> {
+    let start = Instant::now();
     let mut submitted = Box::pin(async move { engine.submit_async(request()).await });
     // The first step checks the request and makes its samplers, which takes a while with a large
     // grammar; the rest is waiting.
@@ -199,11 +206,30 @@ async fn submit_later(
         Ok((submitted, first))
     })
     .await?;
-    let events = match first {
-        Some(events) => events?,
-        None => submitted.await?,
+    let events = match (first, deadline) {
+        (Some(events), _) => events,
+        (None, None) => submitted.await,
+        (None, Some(deadline)) => match timeout_at(deadline.into(), submitted).await {
+            Ok(events) => events,
+            Err(_) => return Ok(stream::iter(late(n, start.elapsed()).map(Ok)).boxed()),
+        },
     };
-    Ok(events.map_err(ApiError::from).boxed())
+    Ok(events?.map_err(ApiError::from).boxed())
+}
+
+/// The events of a request whose time was over before there was room for it.
+fn late(n: u32, waited: Duration) -> impl Iterator<Item = Event> + Send {
+    let finish = |choice| Event::Finish {
+        choice,
+        reason: FinishReason::Deadline,
+    };
+    let mut timings = Timings::default();
+    (timings.queued, timings.total) = (waited, waited);
+    let done = Event::Done {
+        usage: Usage::default(),
+        timings,
+    };
+    (0..n).map(finish).chain([done])
 }
 
 /// The response of several prompts, in pieces or whole.
@@ -373,6 +399,10 @@ impl Answers {
 
 #[cfg(test)]
 mod tests {
+    use common::bundled_model;
+    use llama_moe::engine::EngineParams;
+    use llama_moe::{Backend, ContextParams, Model, ModelParams};
+
     use super::*;
 
     #[test]
@@ -382,6 +412,40 @@ mod tests {
         assert_eq!(in_flight(4, 64, 3), 1);
         assert_eq!(in_flight(8, 6, 1), 3);
         assert_eq!(in_flight(4, 1, 1), 1);
+    }
+
+    #[tokio::test]
+    async fn a_prompt_that_waits_for_room_ends_with_its_time() {
+        let backend = Backend::init().unwrap();
+        let model = Model::load(&backend, bundled_model(), ModelParams::default()).unwrap();
+        let context = ContextParams::default().with_n_ctx(50_000);
+        let params = EngineParams::default().with_slots(1).with_queue(1);
+        let engine = Engine::new(&model, params.with_context(context)).unwrap();
+        let vocab = model.vocab();
+        let ends = (0..vocab.n_tokens() as i32).map(Token);
+        let ends: Vec<_> = ends.filter(|&token| vocab.is_eog(token)).collect();
+        let request = move || {
+            let ends = ends.iter().map(|&token| (token, f32::NEG_INFINITY));
+            Request::new(vec![Token(300)]).with_logit_bias(ends)
+        };
+        // One has the slot, and one the queue, for longer than the third may wait.
+        let running = engine.submit(request()).unwrap();
+        while engine.stats().slots_busy == 0 {
+            tokio::task::yield_now().await;
+        }
+        let queued = engine.submit(request()).unwrap();
+        let deadline = Instant::now() + Duration::from_millis(100);
+        let late = submit_later(engine.clone(), request, 2, Some(deadline));
+        let events: Vec<_> = late.await.unwrap().collect().await;
+        assert!(Instant::now() >= deadline);
+        assert_eq!(engine.stats().requests_queued, 1);
+        let reasons = events.iter().flatten().filter_map(|event| match event {
+            Event::Finish { choice, reason } => Some((*choice, word(reason))),
+            _ => None,
+        });
+        assert_eq!(reasons.collect::<Vec<_>>(), [(0, "length"), (1, "length")]);
+        assert!(matches!(events.last(), Some(Ok(Event::Done { .. }))));
+        drop((running, queued));
     }
 
     #[test]

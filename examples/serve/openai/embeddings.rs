@@ -17,7 +17,7 @@ use crate::body::Body;
 use crate::state::{App, Ready, Served, blocking};
 
 /// Tokens of all texts of a request, as many as the API takes.
-const MAX_TOKENS: usize = 300_000;
+pub const MAX_TOKENS: usize = 300_000;
 
 /// The fields of a request.
 #[derive(Debug, Deserialize)]

@@ -62,7 +62,7 @@ pub struct Settings {
     biases: Vec<(Token, f32)>,
     max_tokens: Option<u32>,
     /// When all answers are to be over.
-    deadline: Option<Instant>,
+    pub deadline: Option<Instant>,
     grammar: Option<String>,
     sampling: Sampling,
 }
@@ -119,6 +119,10 @@ impl Generation {
             sampling: self.sampling()?,
         };
         if let Some(grammar) = &self.grammar {
+            if !limits.grammars {
+                let message = "this server takes none: it was not started with --grammars";
+                return Err(ApiError::field("grammar", message));
+            }
             // By itself, so that an error names the field.
             SamplerChain::new()
                 .grammar(&served.vocab, grammar, "root")

@@ -54,8 +54,8 @@ async function* events(body) {
   }
 }
 
-// Shows an answer as it comes, and returns its text.
-async function answer(turns, signal) {
+// Shows an answer as it comes, and adds its text to `reply`.
+async function answer(turns, reply, signal) {
   const response = await fetch("/v1/chat/completions", {
     method: "POST",
     headers: headers(),
@@ -90,10 +90,10 @@ async function answer(turns, signal) {
       }
       add("reasoning", reasoning);
       add("assistant", content);
+      reply.content += content ?? "";
     }
     if (chunk.usage) summary(chunk.usage, chunk.timings);
   }
-  return shown.assistant?.textContent ?? "";
 }
 
 function speed(text) {
@@ -111,6 +111,7 @@ function summary(usage, timings) {
 
 async function ask(text) {
   const turns = messages;
+  const reply = { role: "assistant", content: "" };
   turns.push({ role: "user", content: text });
   show("user", text);
   speed("");
@@ -118,9 +119,12 @@ async function ask(text) {
   element("send").disabled = true;
   element("stop").disabled = false;
   try {
-    turns.push({ role: "assistant", content: await answer(turns, running.signal) });
+    await answer(turns, reply, running.signal);
+    turns.push(reply);
   } catch (error) {
-    turns.pop();
+    // What came of an answer is part of the conversation; without any, the question is not either.
+    if (reply.content) turns.push(reply);
+    else turns.pop();
     if (turns === messages) show("error", error.name === "AbortError" ? "stopped" : error.message);
   } finally {
     running = null;
@@ -169,7 +173,8 @@ element("ask").addEventListener("submit", (event) => {
   ask(text);
 });
 element("text").addEventListener("keydown", (event) => {
-  if (event.key === "Enter" && !event.shiftKey) {
+  // Enter may also choose what an input method proposes.
+  if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
     event.preventDefault();
     element("ask").requestSubmit();
   }

@@ -25,10 +25,12 @@ const ENDS: [&str; 5] = [
 ];
 /// How a head may begin: the prompt ends with `<|start|>assistant`.
 const HEADS: [&str; 3] = ["<|channel|>", "<|start|>", " to="];
+/// What no text begins with.
+const SURE_HEADS: [&str; 3] = ["<|channel|>", "<|start|>", " to=functions."];
 
 /// A reply as far as it has come.
-#[derive(Default)]
 pub struct Parser {
+    may_call: bool,
     held: String,
     place: Place,
 }
@@ -49,6 +51,15 @@ enum Place {
 }
 
 impl Parser {
+    /// A reply. Where it may not call anything, calls are text.
+    pub fn new(may_call: bool) -> Self {
+        Self {
+            may_call,
+            held: String::new(),
+            place: Place::Head,
+        }
+    }
+
     /// Takes the next piece.
     pub fn push(&mut self, text: &str) -> Vec<Part> {
         self.held.push_str(text);
@@ -62,6 +73,10 @@ impl Parser {
         let mut parts = Vec::new();
         let rest = std::mem::take(&mut self.held);
         if matches!(self.place, Place::Head) {
+            // The reply was cut before it said anything.
+            if SURE_HEADS.iter().any(|head| rest.starts_with(head)) {
+                return parts;
+            }
             // Not even a head: whatever it is, it is shown.
             self.place = Place::Content;
         }
@@ -76,7 +91,7 @@ impl Parser {
             if let Some(found) = first(&self.held, &[MESSAGE]) {
                 let rest = self.held.split_off(found.at + MESSAGE.len());
                 let head = std::mem::replace(&mut self.held, rest);
-                self.place = place(&head);
+                self.place = place(&head, self.may_call);
                 return true;
             }
             let may_be_head = HEADS
@@ -131,10 +146,13 @@ impl Parser {
 }
 
 /// What a message is, by its head.
-fn place(head: &str) -> Place {
+fn place(head: &str, may_call: bool) -> Place {
     const RECIPIENT: &str = "to=functions.";
     let is_end = |c: char| c.is_whitespace() || c == '<';
     if let Some((_, name)) = head.split_once(RECIPIENT) {
+        if !may_call {
+            return Place::Content;
+        }
         return Place::Call {
             name: name.split(is_end).next().unwrap_or_default().to_owned(),
             arguments: String::new(),
@@ -184,17 +202,42 @@ mod tests {
         let text = "<|channel|>commentary<|message|>I will look.<|end|><|start|>assistant\
                     <|channel|>commentary to=functions.time<|message|><|call|>";
         assert_eq!(
-            parse(Harmony, &[], text),
+            parse(Harmony, &[weather()], text),
             [content("I will look."), call("time", "{}")]
         );
     }
 
     #[test]
+    fn without_tools_a_call_is_text() {
+        let text = "<|channel|>analysis<|message|>Look.<|end|><|start|>assistant<|channel|>commentary \
+                    to=functions.weather <|constrain|>json<|message|>{\"city\": \"Oslo\"}<|call|>";
+        assert_eq!(
+            parse(Harmony, &[], text),
+            [reasoning("Look."), content("{\"city\": \"Oslo\"}")]
+        );
+    }
+
+    #[test]
+    fn a_reply_that_is_cut_in_a_head_has_said_nothing() {
+        for text in [
+            "<|channel|>",
+            "<|channel|>analysis",
+            "<|channel|>commentary to=functions.weather <|constrain|>json",
+            "<|start|>assistant",
+            " to=functions.weather<|channel|>commentary",
+        ] {
+            assert_eq!(parse(Harmony, &[weather()], text), []);
+            let after = format!("<|channel|>analysis<|message|>Look.<|end|>{text}");
+            assert_eq!(parse(Harmony, &[weather()], &after), [reasoning("Look.")]);
+        }
+    }
+
+    #[test]
     fn what_is_no_message_is_text() {
-        for text in ["Plain text.", "to=", "<|channel|>analysis", "<|ch"] {
-            assert_eq!(parse(Harmony, &[], text), [content(text)]);
+        for text in ["Plain text.", "to=", " to=5", "<|ch"] {
+            assert_eq!(parse(Harmony, &[weather()], text), [content(text)]);
         }
         let text = "<|channel|>commentary to=functions.time<|message|>nonsense<|call|>";
-        assert_eq!(parse(Harmony, &[], text), [content("nonsense")]);
+        assert_eq!(parse(Harmony, &[weather()], text), [content("nonsense")]);
     }
 }

@@ -3,19 +3,28 @@
 use serde_json::Value;
 
 use super::Part;
-use super::call::Call;
+use super::call::{Call, Tool};
 
 const TAG: &str = "<|python_tag|>";
 
 /// A reply as far as it has come.
-#[derive(Default)]
 pub struct Parser {
+    tools: Vec<Tool>,
     /// The reply, while it may still be calls.
     held: String,
     is_text: bool,
 }
 
 impl Parser {
+    /// A reply that may call these tools.
+    pub fn new(tools: &[Tool]) -> Self {
+        Self {
+            tools: tools.to_vec(),
+            held: String::new(),
+            is_text: false,
+        }
+    }
+
     /// Takes the next piece.
     pub fn push(&mut self, text: &str) -> Vec<Part> {
         self.held.push_str(text);
@@ -28,7 +37,7 @@ impl Parser {
 
     /// The rest.
     pub fn finish(self) -> Vec<Part> {
-        match calls(&self.held) {
+        match calls(&self.held, &self.tools) {
             Some(calls) => calls.into_iter().map(Part::Call).collect(),
             None => vec![Part::Content(self.held)],
         }
@@ -41,7 +50,7 @@ fn may_be_calls(text: &str) -> bool {
 }
 
 /// The calls, if there is nothing else. Several are divided by semicolons or line breaks.
-fn calls(text: &str) -> Option<Vec<Call>> {
+fn calls(text: &str, tools: &[Tool]) -> Option<Vec<Call>> {
     let text = text.trim();
     let mut rest = text.strip_prefix(TAG).unwrap_or(text);
     let mut calls = Vec::new();
@@ -53,8 +62,21 @@ fn calls(text: &str) -> Option<Vec<Call>> {
         let mut values = serde_json::Deserializer::from_str(rest).into_iter::<Value>();
         let value = values.next()?.ok()?;
         rest = &rest[values.byte_offset()..];
-        calls.push(Call::of_json(&value)?);
+        calls.push(call(&value, tools)?);
     }
+}
+
+/// The call in an object. There is no mark by it, so any other object with a `name` has to be
+/// told from it: an answer may be one.
+fn call(value: &Value, tools: &[Tool]) -> Option<Call> {
+    let has_arguments = ["parameters", "arguments"]
+        .iter()
+        .any(|key| value.get(key).is_some());
+    let call = Call::of_json(value).filter(|_| has_arguments)?;
+    tools
+        .iter()
+        .any(|tool| tool.name == call.name)
+        .then_some(call)
 }
 
 #[cfg(test)]
@@ -72,10 +94,10 @@ mod tests {
         ] {
             assert_eq!(parse(Llama3, &[weather()], text), [oslo.clone()]);
         }
-        let text = r#"{"name": "weather", "parameters": {"city": "Oslo"}}; {"name": "time"}"#;
+        let text = r#"{"name": "weather", "parameters": {"city": "Oslo"}}; {"name": "weather", "parameters": {}}"#;
         assert_eq!(
             parse(Llama3, &[weather()], text),
-            [oslo, call("time", "{}")]
+            [oslo, call("weather", "{}")]
         );
     }
 
@@ -86,6 +108,10 @@ mod tests {
             "{\"answer\": 1}",
             "{\"name\": \"weather\", \"parameters\": {\"city\"",
             r#"{"name": "weather"} as I said"#,
+            r#"{"name": "weather"}"#,
+            r#"{"name": "Alice", "age": 30}"#,
+            r#"{"name": "time", "parameters": {}}"#,
+            r#"{"name": "weather", "parameters": {}}; {"name": "time", "parameters": {}}"#,
             "<|python_tag|>import os",
         ] {
             assert_eq!(parse(Llama3, &[weather()], text), [content(text)]);

@@ -22,19 +22,22 @@ pub fn first<'a>(text: &str, markers: &[&'a str]) -> Option<Found<'a>> {
         .min_by_key(|found| found.at)
 }
 
-/// Takes from the beginning of a text what cannot be part of a mark, whatever comes next. For a
-/// text without a complete mark.
-pub fn take_settled(text: &mut String, markers: &[&str]) -> String {
+/// Bytes at the beginning of a text that cannot be part of a mark, whatever comes next. For a text
+/// without a complete mark.
+pub fn settled(text: &str, markers: &[&str]) -> usize {
     let may_begin = |at: usize| markers.iter().any(|marker| marker.starts_with(&text[at..]));
-    let open = text
-        .char_indices()
+    text.char_indices()
         .map(|(at, _)| at)
         .rev()
         .take(markers.iter().map(|marker| marker.len()).max().unwrap_or(0))
         .filter(|&at| may_begin(at))
         .last()
-        .unwrap_or(text.len());
-    let rest = text.split_off(open);
+        .unwrap_or(text.len())
+}
+
+/// Takes the bytes that are [`settled`].
+pub fn take_settled(text: &mut String, markers: &[&str]) -> String {
+    let rest = text.split_off(settled(text, markers));
     std::mem::replace(text, rest)
 }
 

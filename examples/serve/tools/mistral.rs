@@ -45,11 +45,13 @@ impl Parser {
     }
 }
 
+/// The calls, of which there is one at least.
 fn calls(text: &str) -> Option<Vec<Call>> {
     let after = text.strip_prefix(CALLS)?.trim();
     if after.starts_with('[') {
         let array: Vec<Value> = serde_json::from_str(after).ok()?;
-        return array.iter().map(Call::of_json).collect();
+        let calls: Vec<Call> = array.iter().map(Call::of_json).collect::<Option<_>>()?;
+        return (!calls.is_empty()).then_some(calls);
     }
     after.split(CALLS).map(one).collect()
 }
@@ -103,6 +105,7 @@ mod tests {
         for text in [
             "no call [TOOL",
             "[TOOL_CALLS]",
+            "[TOOL_CALLS][]",
             "[TOOL_CALLS] [{\"name\": \"weather\"",
             "[TOOL_CALLS]weather[ARGS]Oslo",
         ] {

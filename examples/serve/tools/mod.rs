@@ -9,6 +9,7 @@
 mod call;
 mod choice;
 mod harmony;
+mod json;
 mod llama3;
 mod markers;
 mod mistral;
@@ -91,10 +92,10 @@ impl Parser {
     /// those are there without tools too.
     pub fn new(format: Option<Format>, tools: &[Tool]) -> Self {
         match format {
-            Some(Format::Harmony) => Self::Harmony(harmony::Parser::default()),
+            Some(Format::Harmony) => Self::Harmony(harmony::Parser::new(!tools.is_empty())),
             _ if tools.is_empty() => Self::None,
             Some(Format::Tagged) => Self::Tagged(tagged::Parser::new(tools)),
-            Some(Format::Llama3) => Self::Llama3(llama3::Parser::default()),
+            Some(Format::Llama3) => Self::Llama3(llama3::Parser::new(tools)),
             Some(Format::Mistral) => Self::Mistral(mistral::Parser::default()),
             None => Self::None,
         }

@@ -20,10 +20,16 @@ use serde_json::{Map, Value};
 
 use super::Part;
 use super::call::{Call, Tool};
-use super::markers::{first, take_settled};
+use super::json::Json;
+use super::markers::{first, settled, take_settled};
 
 const OPEN: &str = "<tool_call>";
 const CLOSE: &str = "</tool_call>";
+/// What begins and ends a value that is written as bare text.
+const VALUES: [(&str, &str); 2] = [
+    ("<parameter=", "</parameter>"),
+    ("<arg_value>", "</arg_value>"),
+];
 
 /// A reply as far as it has come.
 pub struct Parser {
@@ -33,9 +39,23 @@ pub struct Parser {
     in_call: bool,
     /// Bytes of a held call in which its end is not.
     searched: usize,
+    place: Place,
     /// Spaces before a call are not part of the text.
     spaces: String,
     has_calls: bool,
+}
+
+/// Where in a held call the text is, as far as it is searched.
+#[derive(Default)]
+enum Place {
+    /// Before anything that tells the form.
+    #[default]
+    Start,
+    Json(Json),
+    /// Between the marks of another form.
+    Marks,
+    /// In a value, which this mark ends.
+    Value(&'static str),
 }
 
 impl Parser {
@@ -46,6 +66,7 @@ impl Parser {
             held: String::new(),
             in_call: false,
             searched: 0,
+            place: Place::Start,
             spaces: String::new(),
             has_calls: false,
         }
@@ -101,6 +122,7 @@ impl Parser {
         let held = std::mem::replace(&mut self.held, rest);
         self.in_call = false;
         self.searched = 0;
+        self.place = Place::Start;
         match block(&held[..end], &self.tools) {
             Some(call) => self.call(call, parts),
             None => self.text(&format!("{OPEN}{held}"), parts),
@@ -108,21 +130,59 @@ impl Parser {
         true
     }
 
-    /// Where the mark is that ends the held call. No part of the text is searched twice.
+    /// Where the mark is that ends the held call. One within an argument ends nothing. No part of
+    /// the text is searched twice.
     fn end_of_call(&mut self) -> Option<usize> {
-        while let Some(found) = first(&self.held[self.searched..], &[CLOSE]) {
-            let end = self.searched + found.at;
-            // A text among the arguments may hold the mark: then the JSON ends too early.
-            if !is_cut_json(&self.held[..end]) {
-                return Some(end);
+        loop {
+            let rest = &self.held[self.searched..];
+            match &mut self.place {
+                Place::Start => {
+                    self.searched += rest.len() - rest.trim_start().len();
+                    self.place = match rest.trim_start().chars().next()? {
+                        '{' => Place::Json(Json::default()),
+                        _ => Place::Marks,
+                    };
+                }
+                Place::Json(json) => {
+                    for letter in rest.chars() {
+                        let rest = &self.held[self.searched..];
+                        if letter == '<' && !json.is_in_text() {
+                            if rest.starts_with(CLOSE) {
+                                return Some(self.searched);
+                            }
+                            if CLOSE.starts_with(rest) {
+                                return None;
+                            }
+                        }
+                        json.take(letter);
+                        self.searched += letter.len_utf8();
+                    }
+                    return None;
+                }
+                Place::Marks => {
+                    let [(parameter, _), (value, _)] = VALUES;
+                    let markers = [CLOSE, parameter, value];
+                    let Some(found) = first(rest, &markers) else {
+                        self.searched += settled(rest, &markers);
+                        return None;
+                    };
+                    let begin = VALUES.iter().find(|(begin, _)| *begin == found.marker);
+                    let Some((begin, end)) = begin else {
+                        return Some(self.searched + found.at);
+                    };
+                    self.searched += found.at + begin.len();
+                    self.place = Place::Value(end);
+                }
+                Place::Value(end) => {
+                    let Some(found) = first(rest, &[end]) else {
+                        self.searched += settled(rest, &[end]);
+                        return None;
+                    };
+                    self.searched += found.at + end.len();
+                    self.place = Place::Marks;
+                }
             }
-            self.searched = end + CLOSE.len();
         }
-        // The last bytes may be the beginning of a mark.
-        let open = self.held.len().saturating_sub(CLOSE.len() - 1);
-        let open = (open..self.held.len()).find(|&at| self.held.is_char_boundary(at));
-        self.searched = self.searched.max(open.unwrap_or(self.held.len()));
-        None
     }
 
     fn call(&mut self, call: Call, parts: &mut Vec<Part>) {
@@ -139,11 +199,6 @@ impl Parser {
         }
         self.spaces.push_str(&text[end..]);
     }
-}
-
-fn is_cut_json(text: &str) -> bool {
-    text.trim_start().starts_with('{')
-        && serde_json::from_str::<Value>(text).is_err_and(|error| error.is_eof())
 }
 
 /// The call that is written between the marks.
@@ -269,19 +324,56 @@ mod tests {
 
     #[test]
     fn many_marks_within_a_text_are_looked_at_once_each() {
-        let city = "Ålesund </tool_call>".repeat(1000);
-        let text = format!(
-            "<tool_call>{{\"name\": \"weather\", \"arguments\": {{\"city\": \"{city}\"}}}}</tool_call>"
-        );
-        let mut parser = Parser::new(&[weather()]);
-        let mut parts = Vec::new();
-        // Letter by letter, looking at all of them again would take the better part of an hour.
-        for (at, letter) in text.char_indices() {
-            parts.extend(parser.push(&text[at..at + letter.len_utf8()]));
-        }
-        parts.extend(parser.finish());
+        let city = "Ålesund </tool_call>".repeat(5000);
         let arguments = format!("{{\"city\":\"{city}\"}}");
-        assert_eq!(parts, [call("weather", &arguments)]);
+        for text in [
+            format!("{{\"name\": \"weather\", \"arguments\": {arguments}}}"),
+            format!("<function=weather><parameter=city>{city}</parameter></function>"),
+            format!("weather<arg_key>city</arg_key><arg_value>{city}</arg_value>"),
+        ] {
+            let text = format!("<tool_call>{text}</tool_call>");
+            let mut parser = Parser::new(&[weather()]);
+            let mut parts = Vec::new();
+            // Letter by letter, looking at all of them again would take hours.
+            for (at, letter) in text.char_indices() {
+                parts.extend(parser.push(&text[at..at + letter.len_utf8()]));
+            }
+            parts.extend(parser.finish());
+            assert_eq!(parts, [call("weather", &arguments)]);
+        }
+    }
+
+    #[test]
+    fn values_may_hold_every_other_mark() {
+        let city = "a</tool_call>\n<tool_call>b</function></tool_call>c<parameter=d>";
+        let expected = serde_json::json!({"city": city}).to_string();
+        for text in [
+            format!("<function=weather>\n<parameter=city>\n{city}\n</parameter>\n</function>\n"),
+            format!("weather\n<arg_key>city</arg_key>\n<arg_value>{city}</arg_value>\n"),
+        ] {
+            let text = format!("<tool_call>\n{text}</tool_call>and text");
+            assert_eq!(
+                parse(Tagged, &[weather()], &text),
+                [call("weather", &expected), content("and text")]
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_json_ends_with_the_first_mark() {
+        let good = r#"<tool_call>{"name": "weather", "arguments": {}}</tool_call>"#;
+        for bad in [
+            r#"<tool_call>{"name": "weather", "arguments": {"city": "a "b" c"}}</tool_call>"#,
+            r#"<tool_call>{"name": "weather", "arguments": {"city": "a", b"}}</tool_call>"#,
+            "<tool_call>{\"name\": \"weather\", \"arguments\": {\"city\": \"a\n}}</tool_call>",
+            r#"<tool_call>{"name": "weather", "arguments": {</tool_call>"#,
+        ] {
+            let text = format!("{bad}{good}");
+            assert_eq!(
+                parse(Tagged, &[weather()], &text),
+                [content(bad), call("weather", "{}")]
+            );
+        }
     }
 
     #[test]

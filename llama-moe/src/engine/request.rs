@@ -175,7 +175,8 @@ impl Request {
     }
 
     /// The text keeps to a grammar in GBNF that begins with the rule `root`: see
-    /// [`SamplerChain::grammar`]. In place of a JSON schema, if there is one.
+    /// [`SamplerChain::grammar`], and there what some grammars cost, which all requests pay for:
+    /// they are computed in turns. In place of a JSON schema, if there is one.
     #[doc(alias = "--grammar")]
     pub fn with_grammar(mut self, grammar: impl Into<String>, root: impl Into<String>) -> Self {
         self.grammar = Some(Grammar::Gbnf {

@@ -10,6 +10,11 @@ impl SamplerChain {
     /// Rules out the tokens with which the text would leave a grammar in GBNF, llama.cpp's
     /// form of BNF, that begins with the rule `root`.
     ///
+    /// llama.cpp follows all readings of the text so far at a time. A grammar of which a text can
+    /// be read in more ways with each character, such as
+    /// `root ::= "a" root "b" | "a" root "c"`, takes twice the time and memory for each: do not
+    /// take grammars from people you do not know.
+    ///
     /// Looks at every candidate. Put it before samplers that keep only a few, which might
     /// keep none that the grammar allows.
     ///

@@ -286,6 +286,10 @@ fn an_answer_keeps_to_a_schema_or_a_grammar() {
         assert_eq!(answer["choices"][0]["finish_reason"], "stop");
     }
     let grammar = json!({"grammar": "root ::= \"yes\" | \"no\"", "temperature": 1.5});
+    // Only where whoever runs the server trusts those who ask.
+    let error = server.chat(QUESTION, grammar.clone()).error(400);
+    assert_eq!(error["param"], "grammar");
+    let server = Server::start(&["--grammars"]);
     let answer = server.chat(QUESTION, grammar).ok();
     let text = answer["choices"][0]["message"]["content"].as_str().unwrap();
     assert!(text == "yes" || text == "no", "{text}");

@@ -92,7 +92,7 @@ fn fields_of_the_wrong_type_are_named() {
 
 #[test]
 fn values_that_cannot_be_are_named() {
-    let server = Server::start(&[]);
+    let server = Server::start(&["--grammars"]);
     let image = json!([{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]);
     for (more, param) in [
         (json!({"messages": []}), json!("messages")),

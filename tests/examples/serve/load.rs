@@ -70,24 +70,23 @@ fn a_full_queue_asks_to_come_back() {
 fn a_signal_lets_running_streams_finish() {
     for signal in ["-TERM", "-INT"] {
         let server = Server::start(&["--slots", "2"]);
-        let more = json!({"temperature": 0, "stream": true});
-        let body = super::server::chat(QUESTION, more.clone());
-        let whole = events(&server.chat(QUESTION, more)).len();
-        // Two that run, two that wait, and some that say nothing.
-        let mut running: Vec<_> = (0..4)
+        let more = json!({"logit_bias": super::errors::ends(&server), "max_tokens": 400,
+            "stream": true, "stream_options": {"include_usage": true}});
+        let body = super::server::chat(QUESTION, more);
+        // Two that run, six that wait, and some that say nothing.
+        let running: Vec<_> = (0..8)
             .map(|_| server.open("/v1/chat/completions", &body))
             .collect();
         let silent: Vec<_> = (0..20)
             .map(|_| TcpStream::connect(server.address).unwrap())
             .collect();
-        running[0].chunk().unwrap().unwrap();
+        assert_eq!(server.metric("slots_busy"), 2.0);
+        assert!(server.metric("requests_queued") > 0.0);
         server.signal(signal);
-        let rest = running.split_off(1);
-        for exchange in rest {
-            assert_eq!(events(&exchange.finish().unwrap()).len(), whole);
+        for exchange in running {
+            let events = events(&exchange.finish().unwrap());
+            assert_eq!(events.last().unwrap()["usage"]["completion_tokens"], 400);
         }
-        let text = running.remove(0).finish().unwrap().text();
-        assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
         let address = server.address;
         let (status, stderr) = server.wait(Duration::from_secs(10));
         assert!(status.success(), "{stderr}");
@@ -110,6 +109,24 @@ fn a_second_signal_ends_at_once() {
     server.signal("-TERM");
     let (status, stderr) = server.wait(Duration::from_secs(10));
     assert!(status.success(), "{stderr}");
+}
+
+#[test]
+#[cfg(all(unix, feature = "rpc"))]
+fn a_device_that_hangs_does_not_keep_the_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let worker = crate::rpc::Worker::start(&dir.path().join("cache"));
+    let server = Server::start(&["--ctx", "20000", "--rpc", &worker.endpoint]);
+    let more = json!({"logit_bias": super::errors::ends(&server), "stream": true});
+    let mut endless = server.open("/v1/chat/completions", &super::server::chat("Go on.", more));
+    endless.chunk().unwrap().unwrap();
+    super::server::signal(worker.id(), "-STOP");
+    server.signal("-TERM");
+    thread::sleep(Duration::from_millis(300));
+    server.signal("-TERM");
+    let (status, stderr) = server.wait(Duration::from_secs(20));
+    assert!(status.success(), "{stderr}");
+    assert!(stderr.contains("the engine does not end"), "{stderr}");
 }
 
 #[test]

@@ -45,6 +45,9 @@ fn a_key_is_asked_for_where_there_is_one() {
     }
 }
 
+/// Headers that a client in a browser asks to send.
+const ASKED: &str = "authorization,content-type,x-stainless-lang,x-stainless-retry-count";
+
 #[test]
 fn other_sites_may_read_only_where_they_are_named() {
     let allowed = |args: &[&str], origin: &str| {
@@ -52,6 +55,7 @@ fn other_sites_may_read_only_where_they_are_named() {
         let headers = [
             ("Origin", origin),
             ("Access-Control-Request-Method", "POST"),
+            ("Access-Control-Request-Headers", ASKED),
         ];
         let preflight = server.request("OPTIONS", "/v1/chat/completions", &headers, b"");
         let answer = server.request("GET", "/health", &headers[..1], b"");
@@ -59,6 +63,13 @@ fn other_sites_may_read_only_where_they_are_named() {
             response.headers.get("access-control-allow-origin").cloned()
         };
         assert_eq!(header(&preflight), header(&answer));
+        if !args.is_empty() {
+            assert_eq!(preflight.headers["access-control-allow-headers"], ASKED);
+            assert_eq!(
+                answer.headers["access-control-expose-headers"],
+                "retry-after"
+            );
+        }
         header(&answer)
     };
     let site = "https://example.org";

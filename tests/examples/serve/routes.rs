@@ -51,6 +51,31 @@ fn text_becomes_tokens_and_text_again() {
 }
 
 #[test]
+fn more_tokens_than_anybody_needs_are_refused() {
+    let server = Server::start(&[]);
+    for with_pieces in [false, true] {
+        let ask = |text: String| {
+            let body = json!({"content": text, "with_pieces": with_pieces});
+            server.post("/tokenize", &body)
+        };
+        let n = ask("\u{1}".repeat(100_000)).ok()["tokens"]
+            .as_array()
+            .unwrap()
+            .len();
+        assert_eq!(n, 100_000);
+        // These are six bytes each in the body.
+        let error = ask("\u{1}".repeat(600_000)).error(400);
+        assert!(error["message"].as_str().unwrap().contains("300000"));
+        let error = ask("word ".repeat(800_000)).error(400);
+        assert!(error["message"].as_str().unwrap().contains("300000"));
+    }
+    let back = |n: usize| server.post("/detokenize", &json!({"tokens": vec![300; n]}));
+    assert_ne!(back(300_000).ok()["content"], "");
+    assert_eq!(back(300_001).error(400)["param"], "tokens");
+    server.chat("Hello", json!({"max_tokens": 1})).ok();
+}
+
+#[test]
 fn metrics_count_what_was_done() {
     let server = Server::start(&[]);
     let text = server.get("/metrics").text();

@@ -206,9 +206,7 @@ impl Server {
 
     #[cfg(unix)]
     pub fn signal(&self, name: &str) {
-        let pid = self.process.id().to_string();
-        let kill = Command::new("kill").args([name, &pid]).status();
-        assert!(kill.expect("kill").success());
+        signal(self.process.id(), name);
     }
 
     /// Waits for the end, and gives what stood on stderr.
@@ -238,6 +236,13 @@ fn read_all(mut pipe: impl Read) -> String {
     let mut bytes = Vec::new();
     let _ = pipe.read_to_end(&mut bytes);
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Sends a process a signal.
+#[cfg(unix)]
+pub fn signal(pid: u32, name: &str) {
+    let kill = Command::new("kill").args([name, &pid.to_string()]).status();
+    assert!(kill.expect("kill").success());
 }
 
 /// A conversation of one message with the fields of `more`.
