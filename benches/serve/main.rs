@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
+use std::time::Duration;
 use std::{error, fs};
 
 use clap::Parser;
@@ -33,6 +34,8 @@ const MIN_REQUESTS: usize = 20;
 /// As many slots as clients, with room for the longest prompt and its answer.
 const SLOTS: u32 = 16;
 const N_CTX: u32 = 2048;
+/// How long threads that look for more to do may take until they sleep.
+const SETTLE: Duration = Duration::from_secs(1);
 
 /// Measure a server beside llama.cpp's own
 #[derive(Parser)]
@@ -103,13 +106,9 @@ fn run(args: &Args) -> Result<bool> {
     }
     let mut report = Report::new(programs.len());
     for repetition in 0..args.repetitions {
-        // Neither is always the one that finds the machine warm.
-        let mut order: Vec<usize> = (0..programs.len()).collect();
-        order.rotate_left(repetition % programs.len());
-        for index in order {
-            turn(&programs[index], &setup, &prompts, repetition, |turn| {
-                report.add(index, turn);
-            })?;
+        let turns = turns(&programs, &setup, &prompts, repetition)?;
+        for (index, turn) in turns.into_iter().enumerate() {
+            report.add(index, turn);
         }
     }
     let mut met = report.print();
@@ -122,6 +121,7 @@ fn run(args: &Args) -> Result<bool> {
 }
 
 /// What one start of one server showed.
+#[derive(Default)]
 struct Turn {
     /// Loads, as [`CLIENTS`] has them.
     loads: Vec<Load>,
@@ -129,33 +129,52 @@ struct Turn {
     prefix: f64,
 }
 
-fn turn(
-    program: &Program,
+/// A start of each server, and the loads on one after the other: however the machine's speed
+/// changes in the time, it is much the same for both. Who is not asked sleeps.
+fn turns(
+    programs: &[Program],
     setup: &Setup,
     prompts: &Prompts,
     repetition: usize,
-    done: impl FnOnce(Turn),
-) -> Result<()> {
-    let server = Server::start(program, setup)?;
-    // What is only done once, such as repacking of weights, is nobody's request.
-    load::run(&server, &prompts.mixed(u64::MAX, 2), 2)?;
-    let mut loads = Vec::new();
-    for (index, clients) in CLIENTS.into_iter().enumerate() {
-        let n = (clients * PER_CLIENT).max(MIN_REQUESTS);
-        let seed = (repetition * CLIENTS.len() + index) as u64;
-        let load = load::run(&server, &prompts.mixed(seed, n), clients)?;
-        eprintln!(
-            "{:>2} {program:<12} {clients:>2} clients: {load}",
-            repetition + 1
-        );
-        loads.push(load);
+) -> Result<Vec<Turn>> {
+    let servers = programs
+        .iter()
+        .map(|program| Server::start(program, setup))
+        .collect::<Result<Vec<Server>>>()?;
+    for server in &servers {
+        // What is only done once, such as repacking of weights, is nobody's request.
+        load::run(server, &prompts.mixed(u64::MAX, 2), 2)?;
     }
-    let prefix = prefix::share(&server, prompts, repetition as u64)?;
-    eprintln!(
-        "{:>2} {program:<12} shared prefix: second TTFT {:.1} % of the first",
-        repetition + 1,
-        100.0 * prefix
-    );
-    done(Turn { loads, prefix });
-    Ok(())
+    let mut turns: Vec<Turn> = servers.iter().map(|_| Turn::default()).collect();
+    for (step, clients) in CLIENTS.into_iter().enumerate() {
+        let n = (clients * PER_CLIENT).max(MIN_REQUESTS);
+        let seed = (repetition * CLIENTS.len() + step) as u64;
+        for index in order(servers.len(), repetition + step) {
+            thread::sleep(SETTLE);
+            let load = load::run(&servers[index], &prompts.mixed(seed, n), clients)?;
+            let program = &programs[index];
+            eprintln!(
+                "{:>2} {program:<12} {clients:>2} clients: {load}",
+                repetition + 1
+            );
+            turns[index].loads.push(load);
+        }
+    }
+    for index in order(servers.len(), repetition) {
+        thread::sleep(SETTLE);
+        let prefix = prefix::share(&servers[index], prompts, repetition as u64)?;
+        eprintln!(
+            "{:>2} {:<12} shared prefix: second TTFT {:.1} % of the first",
+            repetition + 1,
+            programs[index],
+            100.0 * prefix
+        );
+        turns[index].prefix = prefix;
+    }
+    Ok(turns)
+}
+
+/// Who is first, who second: neither is always the one that finds the machine warm.
+fn order(n: usize, step: usize) -> impl Iterator<Item = usize> {
+    (0..n).map(move |index| (index + step) % n)
 }

@@ -21,6 +21,10 @@ pub struct ContextArgs {
     #[arg(short, long, value_name = "N")]
     threads: Option<u32>,
 
+    /// How long a CPU thread looks for work before it sleeps, from 0, at once, to 100
+    #[arg(long, value_name = "LEVEL", default_value_t = 0)]
+    poll: u32,
+
     /// Conversations at a time.
     #[arg(skip = 1u32)]
     n_seq: u32,
@@ -65,7 +69,8 @@ impl ContextArgs {
         let params = ContextParams::default()
             .with_n_ctx(n_ctx)
             .with_n_seq_max(self.n_seq)
-            .with_kv_unified(self.kv_unified);
+            .with_kv_unified(self.kv_unified)
+            .with_poll(self.poll);
         match self.threads {
             Some(n) => params.with_n_threads(n).with_n_threads_batch(n),
             None => params,

@@ -1,7 +1,6 @@
 //! One answer that is being generated.
 
 use super::event::{Event, TokenLogprobs};
-use super::guarded::Guarded;
 use super::job::Job;
 use super::pace::Pace;
 use super::reasoning::Piece;
@@ -10,6 +9,7 @@ use super::text::Text;
 use crate::chat::{FinishReason, Overflow};
 use crate::error::Result;
 use crate::model::{Token, Vocab};
+use crate::sampler::Sampler;
 
 /// Requests in the order in which they began.
 pub(super) type RequestId = u64;
@@ -29,7 +29,7 @@ pub(super) struct Answer {
     pub(super) is_restarted: bool,
     /// The likeliest tokens that are told of, if any.
     pub(super) n_top: Option<usize>,
-    pub(super) sampler: Guarded,
+    pub(super) sampler: Sampler,
     /// How much is guessed of it.
     pub(super) pace: Pace,
     n_generated: usize,
@@ -59,7 +59,7 @@ impl Answer {
     pub(super) fn new(
         request: RequestId,
         choice: u32,
-        sampler: Guarded,
+        sampler: Sampler,
         job: &Job,
         vocab: &Vocab,
         state: State,

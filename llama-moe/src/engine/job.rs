@@ -6,7 +6,6 @@ use super::channel::{Receiver, Sender, channel};
 use super::embeddings::EmbedRequest;
 use super::error::EngineError;
 use super::event::Event;
-use super::guarded::Guarded;
 use super::request::{Grammar, MakeSampler, ReasoningTags, Request};
 use super::shared::Shared;
 use crate::chat::{Overflow, check_stops};
@@ -19,7 +18,7 @@ use crate::sampler::{Sampler, SamplerChain, Seed};
 pub(super) struct Job {
     pub(super) prompt: Vec<Token>,
     /// One for each answer.
-    pub(super) samplers: Vec<Guarded>,
+    pub(super) samplers: Vec<Sampler>,
     pub(super) max_tokens: usize,
     pub(super) stops: Vec<String>,
     pub(super) logprobs: Option<usize>,
@@ -71,7 +70,7 @@ pub(super) fn accept(request: Request, shared: &Shared) -> Result<(Job, Receiver
     check_prompt(&request.prompt, shared)?;
     check_stops(&request.stops)?;
     let samplers = (0..request.n)
-        .map(|choice| sampler(&request, shared, choice).map(Guarded::new))
+        .map(|choice| sampler(&request, shared, choice))
         .collect::<Result<_>>()?;
     let (events, reader) = channel();
     let job = Job {

@@ -12,7 +12,7 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let backend = Backend::init()?;
 //! let params = ModelParams::default().with_cpu_moe_all();
-//! let model = Model::load(&backend, "gpt-oss-20b.gguf", params)?;
+//! let model = Model::load(&backend, "Qwen3-30B-A3B-Q4_K_M.gguf", params)?;
 //! let engine = Engine::new(&model, EngineParams::default().with_slots(8))?;
 //! for connection in std::net::TcpListener::bind("127.0.0.1:8080")?.incoming() {
 //!     let (engine, mut connection) = (engine.clone(), connection?);
@@ -111,7 +111,6 @@ mod embedder;
 mod embeddings;
 mod error;
 mod event;
-mod guarded;
 mod handle;
 mod inbox;
 mod job;

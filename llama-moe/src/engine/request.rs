@@ -105,6 +105,10 @@ impl Request {
     /// and `</think>` at the beginning of the answer, or before `</think>` where the prompt
     /// ends with `<think>`, is [reasoning](Self::with_reasoning_tags).
     ///
+    /// gpt-oss has no such tags but channels, whose marks are tokens that are left out of the text
+    /// unless [asked for](Self::with_special_tokens): then they can be told apart, as the example
+    /// `serve` does it.
+    ///
     /// # Errors
     /// As [`ChatTemplate::tokenize`].
     pub fn chat(

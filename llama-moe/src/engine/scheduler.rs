@@ -299,14 +299,12 @@ impl Scheduler {
         let Some(answer) = &mut self.answers[slot] else {
             return Ok(None);
         };
-        let (Some(reply), Some(sampler)) =
-            (self.replies.get_mut(&answer.request), answer.sampler.get())
-        else {
+        let Some(reply) = self.replies.get_mut(&answer.request) else {
             return Ok(None);
         };
         let started = Instant::now();
         let context = self.memory.context()?;
-        let token = sampler.sample(context, Some(output));
+        let token = answer.sampler.sample(context, Some(output));
         stats.time_sampling += started.elapsed();
         let token = token?;
         stats.completion_tokens += 1;
