@@ -22,12 +22,17 @@ pub struct ContextArgs {
     threads: Option<u32>,
 
     /// How long a CPU thread looks for work before it sleeps, from 0, at once, to 100
-    #[arg(long, value_name = "LEVEL", default_value_t = 0)]
-    poll: u32,
+    /// [default: 0; for a server 1, some milliseconds]
+    #[arg(long, value_name = "LEVEL")]
+    poll: Option<u32>,
 
     /// Conversations at a time.
     #[arg(skip = 1u32)]
     n_seq: u32,
+
+    /// How long threads look for work when nobody says.
+    #[arg(skip)]
+    default_poll: u32,
 
     /// Whether they share one buffer.
     #[arg(skip)]
@@ -41,6 +46,8 @@ impl ContextArgs {
     pub fn shared_by(mut self, n_seq: u32, kv_unified: bool) -> Self {
         self.n_seq = n_seq;
         self.kv_unified = kv_unified;
+        // As long as tokens are chosen and given out between two batches.
+        self.default_poll = 1;
         self
     }
 
@@ -70,7 +77,7 @@ impl ContextArgs {
             .with_n_ctx(n_ctx)
             .with_n_seq_max(self.n_seq)
             .with_kv_unified(self.kv_unified)
-            .with_poll(self.poll);
+            .with_poll(self.poll.unwrap_or(self.default_poll));
         match self.threads {
             Some(n) => params.with_n_threads(n).with_n_threads_batch(n),
             None => params,
