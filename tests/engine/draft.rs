@@ -8,10 +8,11 @@ use llama_moe::engine::{DraftParams, Engine, EngineError, EngineParams, Request,
 use llama_moe::{Candidate, Error, FinishReason, Model, Overflow, Token};
 
 use crate::rig::{
-    BOUND, Fails, MODEL, WINDOWED, answer, begun, check_free, check_greedy, context, endless,
-    engine, greedy, load, params, prompt, steady, wait_until,
+    Fails, MODEL, WINDOWED, answer, begun, check_cancelled, check_free, check_greedy,
+    check_logprobs, check_side_by_side, context, engine, greedy, load, params, prompt, steady,
+    wait_until,
 };
-use crate::support::decode::{decode, n_vocab};
+use crate::support::decode::n_vocab;
 use crate::support::gguf::{GgufWriter, TensorType};
 use crate::support::layouts::{self, Layout, N_EMBD, TOKEN_BOS, TOKEN_IM_END, TokenKind};
 use crate::support::others;
@@ -336,20 +337,10 @@ fn logprobs_are_the_models_own() {
     let choice = answer(engine.submit(request).unwrap());
     assert_eq!(choice.logprobs.len(), choice.tokens.len());
     assert!(engine.stats().accepted_tokens > 10);
-    let mut alone = crate::support::decode::context(&MODEL);
-    let (mut start, mut fed) = (0, prompt);
     for (token, told) in choice.tokens.iter().zip(&choice.logprobs) {
         assert_eq!(told.chosen.token, *token);
-        let logits = decode(&mut alone, &fed[start..], start as u32, 0);
-        start = fed.len();
-        let sum: f64 = logits.iter().map(|&logit| f64::from(logit).exp()).sum();
-        for top in &told.top {
-            let expected = f64::from(logits[top.token.0 as usize]) - sum.ln();
-            let distance = (f64::from(top.logprob) - expected).abs();
-            assert!(distance <= f64::from(BOUND), "{distance}");
-        }
-        fed.push(*token);
     }
+    check_logprobs(&prompt, &choice);
 }
 
 #[test]
@@ -413,12 +404,7 @@ fn a_sampler_that_panics_among_guesses_ends_its_request_alone() {
 #[test]
 fn dropping_the_stream_frees_the_slot() {
     let engine = drafted_by(&MODEL, params(2));
-    let mut stream = engine.submit(endless(1).with_n(2)).unwrap();
-    begun(&mut stream);
-    drop(stream);
-    wait_until(&engine, |stats| stats.requests_cancelled == 1);
-    assert_eq!(engine.stats().slots_busy, 0);
-    check_free(&engine);
+    check_cancelled(&engine, 2);
 }
 
 #[test]
@@ -570,16 +556,7 @@ fn a_computation_that_fails_once_is_done_again() {
     let callback = Fails::at("result_output", |n| n == 7);
     let params = params(3).with_context(context(1024).with_eval_callback(callback));
     let engine = drafted_by(&MODEL, params);
-    let prompts: Vec<_> = (0..3).map(|kind| prompt(10 + kind, kind)).collect();
-    let streams: Vec<_> = prompts
-        .iter()
-        .map(|prompt| engine.submit(greedy(prompt.clone(), 40)).unwrap())
-        .collect();
-    for (prompt, stream) in prompts.iter().zip(streams) {
-        let answer = answer(stream);
-        assert_eq!(answer.tokens.len(), 40);
-        check_greedy(&MODEL, prompt, &answer.tokens);
-    }
+    check_side_by_side(&engine, 40);
     let stats = engine.stats();
     assert!(
         stats.accepted_tokens > 20 && stats.drafts_failed == 0,

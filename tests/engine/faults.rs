@@ -9,8 +9,8 @@ use llama_moe::engine::{Engine, EngineError, Request};
 use llama_moe::{Candidates, ContextParams, CustomSampler, Error, Model, SamplerError, Token};
 
 use crate::rig::{
-    Fails, MODEL, QUANTISED_BOUND, answer, begun, check_free, check_greedy, context, endless,
-    engine, greedy, load, params, prompt, steady_file,
+    Fails, MODEL, QUANTISED_BOUND, answer, begun, check_free, check_greedy, check_side_by_side,
+    context, endless, engine, greedy, load, params, prompt, steady_file,
 };
 use crate::support::decode::{distance, n_vocab};
 use crate::support::gguf::Value;
@@ -167,16 +167,7 @@ fn failing(fails: fn(usize) -> bool) -> Engine {
 #[test]
 fn a_computation_that_fails_once_is_done_again() {
     let engine = failing(|n| n == 7);
-    let prompts: Vec<_> = (0..3).map(|kind| prompt(10 + kind, kind)).collect();
-    let streams: Vec<_> = prompts
-        .iter()
-        .map(|prompt| engine.submit(greedy(prompt.clone(), 20)).unwrap())
-        .collect();
-    for (prompt, stream) in prompts.iter().zip(streams) {
-        let answer = answer(stream);
-        assert_eq!(answer.tokens.len(), 20);
-        check_greedy(&MODEL, prompt, &answer.tokens);
-    }
+    check_side_by_side(&engine, 20);
     check_free(&engine);
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use llama_moe::engine::{Choice, Engine, EngineParams, EngineStats, Event, Request, Stream};
 use llama_moe::{ContextParams, EvalCallback, EvalTensor, Model, Overflow, Token};
 
-use crate::support::decode::{batch, small};
+use crate::support::decode::{self, batch, small};
 use crate::support::gguf::{GgufWriter, Value};
 use crate::support::layouts::{CHAT_TEMPLATE, Layout, N_EXPERT};
 use crate::support::{backend, on_cpu};
@@ -196,6 +196,48 @@ pub fn check_free(engine: &Engine) {
         let answer = answer(engine.submit(greedy(prompt.clone(), 5)).unwrap());
         check_greedy(engine.model(), &prompt, &answer.tokens);
         assert_eq!(answer.tokens.len(), 5);
+    }
+}
+
+/// Answers of `n` tokens to three prompts at a time are right.
+pub fn check_side_by_side(engine: &Engine, n: u32) {
+    let prompts: Vec<_> = (0..3).map(|kind| prompt(10 + kind, kind)).collect();
+    let streams: Vec<_> = prompts
+        .iter()
+        .map(|prompt| engine.submit(greedy(prompt.clone(), n)).unwrap())
+        .collect();
+    for (prompt, stream) in prompts.iter().zip(streams) {
+        let answer = answer(stream);
+        assert_eq!(answer.tokens.len(), n as usize);
+        check_greedy(engine.model(), prompt, &answer.tokens);
+    }
+}
+
+/// Dropping the stream of an engine's first request, which has `n` answers, frees their slots.
+pub fn check_cancelled(engine: &Engine, n: u32) {
+    let mut stream = engine.submit(endless(1).with_n(n)).unwrap();
+    begun(&mut stream);
+    drop(stream);
+    wait_until(engine, |stats| stats.requests_cancelled == 1);
+    assert_eq!(engine.stats().slots_busy, 0);
+    check_free(engine);
+}
+
+/// The logprobs that were told of an answer of [`MODEL`] are those of the logits when the
+/// request is computed alone and token by token.
+pub fn check_logprobs(prompt: &[Token], choice: &Choice) {
+    let mut alone = decode::context(&MODEL);
+    let (mut start, mut fed) = (0, prompt.to_vec());
+    for (token, told) in choice.tokens.iter().zip(&choice.logprobs) {
+        let logits = decode::decode(&mut alone, &fed[start..], start as u32, 0);
+        start = fed.len();
+        let sum: f64 = logits.iter().map(|&logit| f64::from(logit).exp()).sum();
+        for top in &told.top {
+            let expected = f64::from(logits[top.token.0 as usize]) - sum.ln();
+            let distance = (f64::from(top.logprob) - expected).abs();
+            assert!(distance <= f64::from(BOUND), "{distance}");
+        }
+        fed.push(*token);
     }
 }
 
