@@ -138,6 +138,49 @@ test("the picture of the placement", async () => {
   assert.deepEqual(problems, []);
 });
 
+// Whoever presses a button would miss it otherwise.
+test("the buttons stay where they are while an answer grows", async () => {
+  await page.goto(PAGE_URL);
+  await text("#model", /moe-guide/);
+  await page.evaluate(() => {
+    const send = window.fetch;
+    window.fetch = async (url, options) => {
+      if (!String(url).endsWith("/chat/completions")) return send(url, options);
+      const event = (chunk) => new TextEncoder().encode(`data: ${JSON.stringify(chunk)}\n\n`);
+      const stream = new ReadableStream({
+        start(controller) {
+          window.grow = (content) => controller.enqueue(event({ choices: [{ delta: { content } }] }));
+          options.signal.addEventListener("abort", () => controller.error(options.signal.reason));
+        },
+      });
+      return new Response(stream);
+    };
+  });
+  const places = () =>
+    page.$$eval("#ask button", (buttons) => buttons.map((button) => button.getBoundingClientRect().top));
+  const before = await places();
+  await ask(question);
+  await page.waitForFunction(() => window.grow);
+  await page.evaluate(() => window.grow("first"));
+  await text("#messages .assistant", /first/);
+  await page.evaluate(() => window.grow("\none more line".repeat(100) + "\nlast"));
+  await text("#messages .assistant", /last/);
+  assert.deepEqual(await places(), before);
+  // The end of the answer is what is seen.
+  assert.ok(
+    await page.$eval("#messages", (list) => list.scrollHeight - list.scrollTop - list.clientHeight < 2),
+  );
+  // Where the reader has scrolled away from the end, the view stays there.
+  await page.$eval("#messages", (list) => (list.scrollTop = 100));
+  await page.evaluate(() => window.grow("\nand more"));
+  await text("#messages .assistant", /and more/);
+  assert.equal(await page.$eval("#messages", (list) => list.scrollTop), 100);
+
+  await page.click("#clear");
+  await page.waitForFunction(() => document.querySelector("#messages").children.length === 0);
+  assert.deepEqual(problems, []);
+});
+
 test("an answer is stopped", async () => {
   await page.goto(PAGE_URL);
   await text("#model", /moe-guide/);

@@ -32,9 +32,18 @@ function show(kind, text) {
   const paragraph = document.createElement("p");
   paragraph.className = `message ${kind}`;
   paragraph.textContent = text;
-  element("messages").append(paragraph);
-  paragraph.scrollIntoView({ block: "nearest" });
+  const list = element("messages");
+  list.append(paragraph);
+  list.scrollTop = list.scrollHeight;
   return paragraph;
+}
+
+// Adds to what is shown, and stays at its end unless the reader has scrolled away from it.
+function extend(paragraph, text) {
+  const list = element("messages");
+  const follows = list.scrollHeight - list.scrollTop - list.clientHeight < 8;
+  paragraph.textContent += text;
+  if (follows) list.scrollTop = list.scrollHeight;
 }
 
 // The values of a stream of server-sent events, up to [DONE].
@@ -74,11 +83,13 @@ async function answer(turns, reply, signal) {
   const add = (kind, text) => {
     if (!text) return;
     shown[kind] ??= show(kind, "");
-    shown[kind].textContent += text;
+    extend(shown[kind], text);
   };
   let begin = null;
   let pieces = 0;
   for await (const chunk of events(response.body)) {
+    // What comes after a new chat was begun is not of that chat.
+    if (turns !== messages) return;
     if (chunk.error) throw new Error(chunk.error.message);
     for (const choice of chunk.choices) {
       const { content, reasoning_content: reasoning } = choice.delta;
