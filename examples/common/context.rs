@@ -1,12 +1,15 @@
 //! The context's size, and the threads it computes with.
 
-use clap::Args;
+use clap::{Args, value_parser};
 use llama_moe::gguf::Header;
 use llama_moe::{ContextParams, Model};
 
 /// Tokens that a context has room for when nobody says: models that were trained for a
 /// hundred thousand would need gigabytes.
 const DEFAULT_N_CTX: u32 = 4096;
+
+/// Tokens of a batch when nobody says: llama.cpp's own default.
+const DEFAULT_N_BATCH: u32 = 2048;
 
 /// How the context is made.
 #[derive(Args, Clone, Debug)]
@@ -20,6 +23,12 @@ pub struct ContextArgs {
     /// CPU threads [default: the physical cores]
     #[arg(short, long, value_name = "N")]
     threads: Option<u32>,
+
+    /// Tokens of prompts that are computed at once: where a GPU computes with experts in system
+    /// memory, larger pieces read these more seldom, and need more of the GPU's memory
+    /// [default: 512]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u32).range(1..))]
+    ubatch: Option<u32>,
 
     /// How long a CPU thread looks for work before it sleeps, from 0, at once, to 100
     /// [default: 0; for a server 1, some milliseconds]
@@ -78,8 +87,13 @@ impl ContextArgs {
             .with_n_seq_max(self.n_seq)
             .with_kv_unified(self.kv_unified)
             .with_poll(self.poll.unwrap_or(self.default_poll));
-        match self.threads {
+        let params = match self.threads {
             Some(n) => params.with_n_threads(n).with_n_threads_batch(n),
+            None => params,
+        };
+        match self.ubatch {
+            // A batch holds at least one piece.
+            Some(n) => params.with_n_ubatch(n).with_n_batch(n.max(DEFAULT_N_BATCH)),
             None => params,
         }
     }
