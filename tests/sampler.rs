@@ -1212,6 +1212,68 @@ fn sampling_reads_the_output_that_was_asked_for() {
     assert_eq!(sampler.sample(&mut context, Some(2)).unwrap(), last);
 }
 
+/// Without a list of candidates for what can do without.
+#[test]
+fn greedy_from_an_output_does_what_the_chain_does() {
+    let mut context = context(&MODEL);
+    let logits = context.logits(2).unwrap().to_vec();
+    let first = most_likely(&logits);
+    let n_vocab = logits.len() as i32;
+    let ruled_out = |ids: std::ops::Range<i32>| -> Vec<(Token, f32)> {
+        ids.map(|id| (Token(id), f32::NEG_INFINITY)).collect()
+    };
+    let biases: [(&str, Vec<Vec<(Token, f32)>>); 5] = [
+        ("none", vec![]),
+        ("one", vec![vec![(first, -100.0)]]),
+        ("twice", vec![vec![(Token(7), 30.0), (Token(7), 30.0)]]),
+        ("two", vec![vec![(Token(7), 30.0)], ruled_out(7..8)]),
+        ("all but one", vec![ruled_out(0..9), ruled_out(10..n_vocab)]),
+    ];
+    for (name, biases) in biases {
+        let chain = || {
+            let chain = SamplerChain::new();
+            let add = |chain: SamplerChain, biases: &Vec<_>| chain.logit_bias(&vocab(), biases);
+            biases.iter().fold(chain, add)
+        };
+        let mut sampler = chain().greedy().unwrap();
+        let mut candidates = Candidates::from_logits(&logits);
+        let expected = sampler.apply(&mut candidates).unwrap();
+        let mut copy = sampler.try_clone().unwrap();
+        let mut long_way = chain().custom_fn("nothing", |_| {}).greedy().unwrap();
+        for sampler in [&mut sampler, &mut copy, &mut long_way] {
+            let token = sampler.sample(&mut context, Some(2)).unwrap();
+            assert_eq!(token, expected, "{name}");
+        }
+    }
+
+    // What comes before or after a bias still counts.
+    let by_hand = |candidates: &mut Candidates| candidates.retain(|c| c.token.0 == 5);
+    let bias = [(first, -100.0)];
+    let chains = [
+        SamplerChain::new()
+            .custom_fn("five", by_hand)
+            .logit_bias(&vocab(), &bias),
+        SamplerChain::new()
+            .logit_bias(&vocab(), &bias)
+            .custom_fn("five", by_hand),
+    ];
+    for chain in chains {
+        let mut sampler = chain.greedy().unwrap();
+        assert_eq!(sampler.sample(&mut context, Some(2)).unwrap(), Token(5));
+    }
+
+    // What is wrong is said as the chain says it.
+    let mut nothing = SamplerChain::new()
+        .logit_bias(&vocab(), &ruled_out(0..n_vocab))
+        .greedy()
+        .unwrap();
+    let error = sampler_error(nothing.sample(&mut context, Some(2)).unwrap_err());
+    assert!(
+        matches!(&error, SamplerError::NoCandidates { sampler } if sampler.as_deref() == Some("logit-bias")),
+        "{error:?}"
+    );
+}
+
 #[test]
 fn a_generation_keeps_to_its_grammar() {
     let mut context = context(&MODEL);

@@ -1,10 +1,12 @@
 //! Building a chain of samplers.
 
 use std::ffi::CString;
+use std::mem;
 
 use super::candidates::Candidates;
 use super::custom::{CustomSampler, Named, SelectingSampler};
 use super::dry::DryParams;
+use super::greedy::Greedy;
 use super::stage::{Selector, Stage};
 use super::{Sampler, SamplerError, Seed};
 use crate::error::{Error, Result};
@@ -37,6 +39,10 @@ use crate::model::{Token, Vocab};
 pub struct SamplerChain {
     // The stages refer to the vocabulary: they go first.
     stages: Vec<Stage>,
+    /// Those of the first stages, as many as do nothing but add them.
+    biases: Vec<(Token, f32)>,
+    /// How many these are.
+    n_biasing: usize,
     vocab: Option<Vocab>,
     seed: Option<u32>,
     error: Option<Error>,
@@ -216,7 +222,12 @@ impl SamplerChain {
                     return Err(parameter("logit_bias", "bias", bias, reason).into());
                 }
             }
-            SamplerHandle::logit_bias(vocab.model().handle(), biases).map(Stage::Native)
+            let handle = SamplerHandle::logit_bias(vocab.model().handle(), biases)?;
+            if chain.is_biasing() {
+                chain.biases.extend_from_slice(biases);
+                chain.n_biasing += 1;
+            }
+            Ok(Stage::Native(handle))
         })
     }
 
@@ -259,8 +270,17 @@ impl SamplerChain {
     ///
     /// # Errors
     /// The first mistake in the chain.
-    pub fn greedy(self) -> Result<Sampler> {
-        self.end(|_| native(PlainSampler::Greedy))
+    pub fn greedy(mut self) -> Result<Sampler> {
+        let biases = mem::take(&mut self.biases);
+        let greedy = self.is_biasing().then(|| Greedy::new(biases));
+        let mut sampler = self.end(|_| native(PlainSampler::Greedy))?;
+        sampler.greedy = greedy;
+        Ok(sampler)
+    }
+
+    /// Whether all it does so far is to add biases.
+    fn is_biasing(&self) -> bool {
+        self.n_biasing == self.stages.len()
     }
 
     /// Ends with a token drawn by probability.
@@ -400,7 +420,13 @@ impl SamplerChain {
             return Err(error);
         }
         let selector = make(&mut self)?;
-        Ok(Sampler::new(self.stages, selector, self.vocab, self.seed))
+        Ok(Sampler::new(
+            self.stages,
+            selector,
+            None,
+            self.vocab,
+            self.seed,
+        ))
     }
 
     /// Remembers the vocabulary that a sampler of the chain is for; there can be one.

@@ -36,6 +36,7 @@ mod custom;
 mod dry;
 mod error;
 mod grammar;
+mod greedy;
 #[cfg(feature = "llguidance")]
 mod json_schema;
 mod seed;
@@ -57,6 +58,8 @@ pub use seed::Seed;
 use crate::context::Context;
 use crate::error::Result;
 use crate::model::{Model, Token, Vocab};
+use greedy::Greedy;
+pub(crate) use greedy::most_likely;
 use stage::{Selector, Stage};
 
 /// A chain of samplers that ends with one that chooses a token.
@@ -68,6 +71,8 @@ pub struct Sampler {
     // In this order: the stages refer to the vocabulary, and are freed before it.
     stages: Vec<Stage>,
     selector: Selector,
+    /// What does the same as all of them, if there is such a thing.
+    greedy: Option<Greedy>,
     vocab: Option<Vocab>,
     seed: Option<u32>,
     perf: SamplerPerf,
@@ -109,12 +114,14 @@ impl Sampler {
     fn new(
         stages: Vec<Stage>,
         selector: Selector,
+        greedy: Option<Greedy>,
         vocab: Option<Vocab>,
         seed: Option<u32>,
     ) -> Self {
         Self {
             stages,
             selector,
+            greedy,
             vocab,
             seed,
             perf: SamplerPerf::default(),
@@ -140,8 +147,14 @@ impl Sampler {
             None => context.logits_last()?,
         };
         let start = Instant::now();
-        self.candidates.refill(logits);
-        let token = choose(&mut self.stages, &mut self.selector, &mut self.candidates)?;
+        let greedy = self.greedy.as_mut();
+        let token = match greedy.and_then(|greedy| greedy.choose(logits)) {
+            Some(token) => token,
+            None => {
+                self.candidates.refill(logits);
+                choose(&mut self.stages, &mut self.selector, &mut self.candidates)?
+            }
+        };
         // A sampler written in Rust may have brought candidates of its own.
         model.vocab().check(token)?;
         self.accept(token)?;
@@ -238,6 +251,7 @@ impl Sampler {
         Ok(Self::new(
             stages.collect::<Result<_>>()?,
             self.selector.try_clone()?,
+            self.greedy.clone(),
             self.vocab.clone(),
             self.seed,
         ))
