@@ -10,6 +10,7 @@ use super::schedule::{self, Room, Share};
 use crate::context::{ContextParams, DecodeError, MemoryError};
 use crate::error::{Error, Result};
 use crate::model::{Model, Token, Vocab};
+use crate::sampler::most_likely;
 
 /// Guessed tokens by slot, at least one each.
 pub(super) type Drafts = HashMap<usize, Vec<Token>>;
@@ -52,7 +53,6 @@ pub(super) struct Drafter {
     n_draft: usize,
     /// Positions that an answer can have.
     n_ctx: usize,
-    n_steps: usize,
 }
 
 impl Drafter {
@@ -79,7 +79,6 @@ impl Drafter {
             memory: SlotMemory::new(context, params, true),
             vocab: vocab.clone(),
             n_draft,
-            n_steps: 0,
         })
     }
 
@@ -95,7 +94,6 @@ impl Drafter {
     /// # Errors
     /// If a computation fails: [`recover`](Self::recover) comes next.
     pub(super) fn draft(&mut self, wishes: &[Wish<'_>]) -> Result<Drafts> {
-        self.n_steps = self.n_steps.wrapping_add(1);
         let mut drafts = Drafts::new();
         let mut outputs = self.read(wishes)?;
         loop {
@@ -152,7 +150,7 @@ impl Drafter {
             n_ubatch: n_tokens,
             prefill_chunk: None,
         };
-        let shares = schedule::divide(&todo, room, self.n_steps);
+        let shares = schedule::divide(&todo, room);
         let parts: Vec<Part<'_>> = shares
             .iter()
             .filter_map(|share| {
@@ -194,10 +192,9 @@ impl Drafter {
     /// The likeliest token of those that the model has too.
     fn likeliest(&mut self, output: usize) -> Result<Token> {
         let logits = self.memory.context()?.logits(output)?;
-        let logits = logits.iter().take(self.n_vocab);
-        let best = (0..).map(Token).zip(logits);
-        let best = best.reduce(|best, next| if next.1 > best.1 { next } else { best });
-        Ok(best.map_or(Token(0), |(token, _)| token))
+        let logits = logits.get(..self.n_vocab).unwrap_or(logits);
+        // A guess that is wrong costs time, no more.
+        Ok(most_likely(logits).unwrap_or(Token(0)))
     }
 
     /// After an error: the memory is as it was before, or has room.

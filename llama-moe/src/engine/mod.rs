@@ -38,8 +38,8 @@
 //! in one buffer. In every step it computes one batch: the next token of every answer that is
 //! being generated, and, in what room there is beside them, pieces of the prompts of those that
 //! are about to be. So an answer has a token in every step, however long the prompts of
-//! others are, and prompts share their room evenly. Requests begin in the order in which they
-//! were submitted. As many as [`EngineParams::with_queue`] says wait, and more are refused:
+//! others are. Half of that room is for the prompt that came first, half for the shortest. Requests
+//! begin in the order in which they were submitted. As many as [`EngineParams::with_queue`] says wait, and more are refused:
 //! [`EngineError::QueueFull`].
 //!
 //! A prompt that begins as what a slot holds, idle or not, is computed from where they differ:

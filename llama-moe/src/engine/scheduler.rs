@@ -195,9 +195,13 @@ impl Scheduler {
         for slot in 0..self.answers.len() {
             self.reconcile(slot)?;
         }
-        let todo: Vec<Share> = self
+        let mut running: Vec<(usize, &Answer)> = self
             .running()
             .filter(|(_, answer)| answer.state == State::Runs)
+            .collect();
+        running.sort_by_key(|(_, answer)| answer.request);
+        let todo: Vec<Share> = running
+            .into_iter()
             .map(|(slot, answer)| Share {
                 slot,
                 n_tokens: answer.tokens.len() - self.memory.held(slot).len(),
@@ -217,7 +221,7 @@ impl Scheduler {
             n_ubatch: self.memory.n_ubatch(),
             prefill_chunk: self.prefill_chunk,
         };
-        Ok(schedule::divide(&todo, room, self.n_steps as usize))
+        Ok(schedule::divide(&todo, room))
     }
 
     /// After tokens were left out of an answer that had used up its room: the memory keeps what
