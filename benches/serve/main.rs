@@ -1,6 +1,7 @@
 //! Load on `examples/serve`, and on llama.cpp's own server beside it.
 //! `examples/measure-serve` runs it and says what it is held to.
 
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::thread;
@@ -25,13 +26,12 @@ use server::{Program, Server, Setup, llama_server_version};
 
 type Result<T> = std::result::Result<T, Box<dyn error::Error + Send + Sync>>;
 
-/// Clients at a time.
-const CLIENTS: [usize; 3] = [1, 4, 16];
 /// Requests of each client.
 const PER_CLIENT: usize = 4;
-/// Requests of all clients, at least: a percentile of four says little.
-const MIN_REQUESTS: usize = 20;
-/// As many slots as clients, with room for the longest prompt and its answer.
+/// Requests of all clients, at least: the 95th percentile is then that of eight of the longest
+/// prompts, not the time of one.
+const MIN_REQUESTS: usize = 40;
+/// Slots, each with room for the longest prompt and its answer.
 const SLOTS: u32 = 16;
 const N_CTX: u32 = 2048;
 /// How long threads that look for more to do may take until they sleep.
@@ -60,7 +60,16 @@ struct Args {
     #[arg(long, value_name = "N", default_value_t = 3)]
     repetitions: usize,
 
-    /// Short requests, over which memory has to stay flat
+    /// Clients at a time; up to 16 have a slot each
+    #[arg(
+        long,
+        value_name = "N,...",
+        value_delimiter = ',',
+        default_value = "1,4,16"
+    )]
+    clients: Vec<NonZeroUsize>,
+
+    /// Short requests, over which memory has to stay flat; 0 to leave that out
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     requests: usize,
 
@@ -104,9 +113,10 @@ fn run(args: &Args) -> Result<bool> {
     if let Some(path) = &args.llama_server {
         println!("llama-server: {}", llama_server_version(path)?);
     }
-    let mut report = Report::new(programs.len());
+    let clients: Vec<usize> = args.clients.iter().map(|n| n.get()).collect();
+    let mut report = Report::new(programs.len(), clients.clone());
     for repetition in 0..args.repetitions {
-        let turns = turns(&programs, &setup, &prompts, repetition)?;
+        let turns = turns(&programs, &setup, &prompts, &clients, repetition)?;
         for (index, turn) in turns.into_iter().enumerate() {
             report.add(index, turn);
         }
@@ -114,6 +124,10 @@ fn run(args: &Args) -> Result<bool> {
     let mut met = report.print();
     if args.llama_server.is_none() {
         println!("skipped: llama-server, since --llama-server names none");
+    }
+    if args.requests == 0 {
+        println!("skipped: memory, since --requests is 0");
+        return Ok(met);
     }
     let program = Program::Serve(args.serve.clone());
     met &= memory::stays_flat(&program, &args.small_model, args.requests)?;
@@ -123,7 +137,7 @@ fn run(args: &Args) -> Result<bool> {
 /// What one start of one server showed.
 #[derive(Default)]
 struct Turn {
-    /// Loads, as [`CLIENTS`] has them.
+    /// Loads, one for each number of clients.
     loads: Vec<Load>,
     /// The second request's time to the first token, as a share of the first's.
     prefix: f64,
@@ -135,6 +149,7 @@ fn turns(
     programs: &[Program],
     setup: &Setup,
     prompts: &Prompts,
+    clients: &[usize],
     repetition: usize,
 ) -> Result<Vec<Turn>> {
     let servers = programs
@@ -146,15 +161,15 @@ fn turns(
         load::run(server, &prompts.mixed(u64::MAX, 2), 2)?;
     }
     let mut turns: Vec<Turn> = servers.iter().map(|_| Turn::default()).collect();
-    for (step, clients) in CLIENTS.into_iter().enumerate() {
-        let n = (clients * PER_CLIENT).max(MIN_REQUESTS);
-        let seed = (repetition * CLIENTS.len() + step) as u64;
+    for (step, &n_clients) in clients.iter().enumerate() {
+        let n = (n_clients * PER_CLIENT).max(MIN_REQUESTS);
+        let seed = (repetition * clients.len() + step) as u64;
         for index in order(servers.len(), repetition + step) {
             thread::sleep(SETTLE);
-            let load = load::run(&servers[index], &prompts.mixed(seed, n), clients)?;
+            let load = load::run(&servers[index], &prompts.mixed(seed, n), n_clients)?;
             let program = &programs[index];
             eprintln!(
-                "{:>2} {program:<12} {clients:>2} clients: {load}",
+                "{:>2} {program:<12} {n_clients:>2} clients: {load}",
                 repetition + 1
             );
             turns[index].loads.push(load);

@@ -1,7 +1,7 @@
 //! The table, with each figure beside the bound it is held to.
 
+use crate::Turn;
 use crate::load::{Load, Outside};
-use crate::{CLIENTS, Turn};
 
 const MIN_THROUGHPUT: f64 = 1.0;
 const MAX_TTFT_P95: f64 = 1.0;
@@ -10,6 +10,8 @@ const MAX_PREFIX: f64 = 0.10;
 
 /// What all turns showed: of `examples/serve`, and of llama.cpp's server if it takes part.
 pub struct Report {
+    /// Clients at a time, in the order of a turn's loads.
+    clients: Vec<usize>,
     turns: Vec<Vec<Turn>>,
 }
 
@@ -21,8 +23,9 @@ enum Bound {
 }
 
 impl Report {
-    pub fn new(programs: usize) -> Self {
+    pub fn new(programs: usize, clients: Vec<usize>) -> Self {
         Self {
+            clients,
             turns: (0..programs).map(|_| Vec::new()).collect(),
         }
     }
@@ -52,7 +55,7 @@ impl Report {
     /// Prints a row for each number of clients.
     fn print_rows(&self, name: &str, value: fn(&Load) -> f64, bound: &Bound) -> bool {
         let mut met = true;
-        for (index, clients) in CLIENTS.into_iter().enumerate() {
+        for (index, clients) in self.clients.iter().enumerate() {
             let values = self.turns.iter().map(|turns| {
                 let values = turns.iter().map(|turn| value(&turn.loads[index]));
                 values.collect::<Vec<f64>>()
@@ -66,7 +69,7 @@ impl Report {
 
     fn print_outside(&self) -> bool {
         let mut met = true;
-        for (index, clients) in CLIENTS.into_iter().enumerate() {
+        for (index, clients) in self.clients.iter().enumerate() {
             let shares = self.turns[0].iter().map(|turn| turn.loads[index].outside);
             let shares = shares.map(|outside| outside.map(Outside::sum));
             print!("{:<26} {clients:>7}", "CPU outside llama.cpp, %");
