@@ -1219,10 +1219,11 @@ fn greedy_from_an_output_does_what_the_chain_does() {
     let logits = context.logits(2).unwrap().to_vec();
     let first = most_likely(&logits);
     let n_vocab = logits.len() as i32;
-    let ruled_out = |ids: std::ops::Range<i32>| -> Vec<(Token, f32)> {
+    type Biases = Vec<(Token, f32)>;
+    let ruled_out = |ids: std::ops::Range<i32>| -> Biases {
         ids.map(|id| (Token(id), f32::NEG_INFINITY)).collect()
     };
-    let biases: [(&str, Vec<Vec<(Token, f32)>>); 5] = [
+    let biases: [(&str, Vec<Biases>); 5] = [
         ("none", vec![]),
         ("one", vec![vec![(first, -100.0)]]),
         ("twice", vec![vec![(Token(7), 30.0), (Token(7), 30.0)]]),

@@ -103,8 +103,7 @@ struct Spent {
     all: Duration,
     /// CPU time of each of the threads for connections and the like. The server keeps them.
     beside_engine: BTreeMap<u32, Duration>,
-    /// Time of the engine's thread outside of `llama_decode`, by the clock: not less than its
-    /// CPU time there, since the thread may also have waited for a core. That of samplers, of
+    /// CPU time of the engine's thread outside of `llama_decode`, in seconds. That of samplers, of
     /// which most is llama.cpp's, is all in it.
     in_engine: f64,
 }
@@ -115,13 +114,7 @@ impl Spent {
             return Ok(None);
         }
         let (_, metrics) = server.client().get("/metrics")?;
-        let time = |on| {
-            metric(
-                &metrics,
-                &format!("llama_moe_time_seconds_total{{on=\"{on}\"}}"),
-            )
-        };
-        let in_engine = time("other")? + time("sampling")?;
+        let in_engine = metric(&metrics, "llama_moe_engine_cpu_seconds_total")?;
         let process = server.process();
         Ok(process
             .cpu()

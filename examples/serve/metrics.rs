@@ -111,6 +111,13 @@ pub async fn metrics(State(app): State<Arc<App>>, Ready(served): Ready) -> Respo
         let label = format!("{{on=\"{what}\"}}");
         text.sample("time_seconds_total", &label, time.as_secs_f64());
     }
+    if let Some(time) = stats.cpu_outside {
+        text.counter(
+            "engine_cpu_seconds_total",
+            "CPU time of the engine's thread outside of computations",
+            time.as_secs_f64(),
+        );
+    }
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], text.0).into_response()
 }

@@ -1,5 +1,8 @@
 //! What a request is answered with.
 
+use std::thread::sleep;
+use std::time::Duration;
+
 use llama_moe::engine::{Completion, Engine, Event, Request};
 use llama_moe::{ChatParams, FinishReason, Message, RenderOptions, Sampler, Token};
 
@@ -37,7 +40,7 @@ fn a_stream_is_text_then_ends_then_numbers() {
     assert_eq!(usage.cached_tokens, 0);
     assert_eq!(usage.completion_tokens, 30);
     let ttft = timings.ttft.unwrap();
-    assert!(timings.queued + timings.prefill <= ttft + std::time::Duration::from_millis(1));
+    assert!(timings.queued + timings.prefill <= ttft + Duration::from_millis(1));
     assert!(ttft + timings.decode <= timings.total);
     assert!(timings.tokens_per_second(usage).unwrap() > 0.0);
 
@@ -53,6 +56,23 @@ fn a_stream_is_text_then_ends_then_numbers() {
         .map(|&token| text.push(token).unwrap())
         .collect();
     assert_eq!(choice.text, pieces.concat() + &text.finish().unwrap());
+}
+
+#[test]
+fn the_engine_tells_where_its_time_went() {
+    let engine = engine(1);
+    let nap = Duration::from_millis(30);
+    let request = greedy(prompt(20, 1), 5)
+        .with_sampler(move |chain, _| chain.custom_fn("nap", move |_| sleep(nap)).greedy());
+    answer(engine.submit(request).unwrap());
+    let stats = engine.stats();
+    assert!(stats.time_computing > Duration::ZERO, "{stats:?}");
+    assert!(stats.time_sampling >= 5 * nap, "{stats:?}");
+    if cfg!(any(target_os = "linux", target_vendor = "apple")) {
+        // Who sleeps uses no CPU.
+        let cpu = stats.cpu_outside.unwrap();
+        assert!(cpu > Duration::ZERO && cpu < 4 * nap, "{stats:?}");
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 
 use llama_moe::engine::{Engine, EngineParams, Request, Stream};
-use llama_moe::{FinishReason, Overflow};
+use llama_moe::{Candidates, FinishReason, Overflow};
 
 use crate::rig::{
     Gate, MODEL, WINDOWED, answer, begun, check_free, check_greedy, context, endless, engine,
@@ -139,6 +139,36 @@ fn a_short_prompt_does_not_wait_for_a_long_one() {
     // has its first token after 4 steps, and the long one after 27.
     let [long, short] = [long, short].map(|stream| stream.wait().unwrap().timings.prefill);
     assert!(short < long, "{short:?} and {long:?}");
+    answer(going_on);
+}
+
+#[test]
+fn of_two_long_prompts_the_first_begins_as_if_it_were_alone() {
+    let engine = Engine::new(&MODEL, params(3).with_prefill_chunk(16)).unwrap();
+    let (request, gate) = Gate::new(100);
+    let going_on = engine.submit(request).unwrap();
+    gate.wait();
+    let begun_in = Arc::new(Mutex::new(Vec::new()));
+    let streams = [1, 2].map(|kind| {
+        let (begun_in, asked) = (Arc::clone(&begun_in), engine.clone());
+        let request = greedy(prompt(200, kind), 1).with_sampler(move |chain, _| {
+            let (begun_in, asked) = (Arc::clone(&begun_in), asked.clone());
+            let note = move |_: &mut Candidates| {
+                begun_in.lock().unwrap().push((kind, asked.stats().steps));
+            };
+            chain.custom_fn("step", note).greedy()
+        });
+        engine.submit(request).unwrap()
+    });
+    drop(gate);
+    for stream in streams {
+        assert_eq!(answer(stream).tokens.len(), 1);
+    }
+    // 200 tokens take 12 steps and a half, and the second prompt has the other half.
+    let [(1, first), (2, second)] = begun_in.lock().unwrap()[..] else {
+        panic!("another order: {begun_in:?}");
+    };
+    assert_eq!(second - first, 12);
     answer(going_on);
 }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use super::clock::Stopwatch;
 use super::error::EngineError;
 use super::job::{EmbedJob, Embedded};
 use super::params::Settings;
@@ -145,9 +146,9 @@ impl Embedder {
             self.n_tokens_beside
         };
         let texts = first_texts(&job.texts[done.len()..], self.n_seq_max as usize, room);
-        let started = Instant::now();
+        let watch = Stopwatch::start();
         let embedded = self.embed(texts);
-        stats.time_computing += started.elapsed();
+        stats.count_computing(&watch);
         match embedded {
             Ok(embeddings) => done.extend(embeddings),
             // It is only aborted when everything ends: that says the channel's end.

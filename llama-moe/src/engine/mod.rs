@@ -104,6 +104,7 @@
 
 mod answer;
 mod channel;
+mod clock;
 mod completion;
 mod draft;
 mod drafter;

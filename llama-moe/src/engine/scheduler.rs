@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::answer::{Answer, RequestId, State};
+use super::clock::Stopwatch;
 use super::drafter::{Drafter, Drafts};
 use super::error::EngineError;
 use super::event::Event;
@@ -133,7 +134,7 @@ impl Scheduler {
         }
         self.n_steps += 1;
         stats.steps += 1;
-        let started = Instant::now();
+        let watch = Stopwatch::start();
         let mut drafts = self.draft(&shares, stats);
         let mut computed = self.compute(&shares, &drafts);
         if !drafts.is_empty() && matches!(computed, Err(Error::Decode(DecodeError::NoRoom { .. })))
@@ -143,7 +144,7 @@ impl Scheduler {
             self.refuse_drafts(&slots);
             computed = self.compute(&shares, &drafts);
         }
-        stats.time_computing += started.elapsed();
+        stats.count_computing(&watch);
         match computed {
             Ok(outputs) => {
                 for share in &shares {

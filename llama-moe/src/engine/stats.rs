@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::clock::Stopwatch;
+
 /// What an engine has done since it was made, and what it does now.
 ///
 /// Taken between two steps of the engine. Requests to embed are requests too.
@@ -57,4 +59,30 @@ pub struct EngineStats {
     pub time_sampling: Duration,
     /// Time spent on everything else, waiting for requests left out.
     pub time_other: Duration,
+    /// CPU time of the engine's thread outside of computations: of sampling, and of everything
+    /// else. Less than these take by the clock, where the thread has to wait for a core. `None`
+    /// where the system does not tell: on Linux and Apple's systems it does.
+    pub cpu_outside: Option<Duration>,
+    /// CPU time of the engine's thread in computations.
+    pub(super) cpu_computing: Duration,
+}
+
+impl EngineStats {
+    /// Counts a computation that has just ended.
+    pub(super) fn count_computing(&mut self, watch: &Stopwatch) {
+        self.time_computing += watch.elapsed();
+        self.cpu_computing += watch.cpu().unwrap_or_default();
+    }
+
+    /// Counts what was done since `watch` was started and the numbers were `before`, but is not
+    /// counted yet.
+    pub(super) fn count_other(&mut self, watch: &Stopwatch, before: &Self) {
+        let known = self.time_computing + self.time_sampling;
+        let known = known.saturating_sub(before.time_computing + before.time_sampling);
+        self.time_other += watch.elapsed().saturating_sub(known);
+        if let Some(cpu) = watch.cpu() {
+            let computing = self.cpu_computing.saturating_sub(before.cpu_computing);
+            *self.cpu_outside.get_or_insert_default() += cpu.saturating_sub(computing);
+        }
+    }
 }

@@ -1,8 +1,9 @@
 //! The engine's thread.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use super::clock::Stopwatch;
 use super::drafter::Drafter;
 use super::embedder::Embedder;
 use super::event::Event;
@@ -76,9 +77,9 @@ impl Worker {
         if closing == Some(Closing::Stop) {
             return false;
         }
-        let started = Instant::now();
+        let watch = Stopwatch::start();
         let before = self.stats;
-        if let Err(error) = self.work(started) {
+        if let Err(error) = self.work(watch.started()) {
             tracing::error!("the engine cannot go on: {error}");
             if let Some(scheduler) = &mut self.scheduler {
                 scheduler.fail_all(&error, &mut self.stats);
@@ -86,9 +87,7 @@ impl Worker {
             self.publish();
             return false;
         }
-        self.stats.time_other += started
-            .elapsed()
-            .saturating_sub(spent(&before, &self.stats));
+        self.stats.count_other(&watch, &before);
         self.publish();
         if self.is_idle() && self.shared.inbox.is_empty() {
             if closing.is_some() {
@@ -176,10 +175,4 @@ impl Worker {
         }
         self.embedder.tell();
     }
-}
-
-/// Time that is accounted for.
-fn spent(before: &EngineStats, after: &EngineStats) -> Duration {
-    (after.time_computing + after.time_sampling)
-        .saturating_sub(before.time_computing + before.time_sampling)
 }
