@@ -53,6 +53,7 @@ pub(super) struct Drafter {
     n_draft: usize,
     /// Positions that an answer can have.
     n_ctx: usize,
+    n_steps: u64,
 }
 
 impl Drafter {
@@ -79,6 +80,7 @@ impl Drafter {
             memory: SlotMemory::new(context, params, true),
             vocab: vocab.clone(),
             n_draft,
+            n_steps: 0,
         })
     }
 
@@ -94,6 +96,7 @@ impl Drafter {
     /// # Errors
     /// If a computation fails: [`recover`](Self::recover) comes next.
     pub(super) fn draft(&mut self, wishes: &[Wish<'_>]) -> Result<Drafts> {
+        self.n_steps += 1;
         let mut drafts = Drafts::new();
         let mut outputs = self.read(wishes)?;
         loop {
@@ -149,8 +152,9 @@ impl Drafter {
             n_batch: n_tokens,
             n_ubatch: n_tokens,
             prefill_chunk: None,
+            kv_unified: true,
         };
-        let shares = schedule::divide(&todo, room);
+        let shares = schedule::divide(&todo, room, self.n_steps);
         let parts: Vec<Part<'_>> = shares
             .iter()
             .filter_map(|share| {

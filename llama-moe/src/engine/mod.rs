@@ -38,7 +38,7 @@
 //! in one buffer. In every step it computes one batch: the next token of every answer that is
 //! being generated, and, in what room there is beside them, pieces of the prompts of those that
 //! are about to be. So an answer has a token in every step, however long the prompts of
-//! others are. Half of that room is for the prompt that came first, half for the shortest. Requests
+//! others are. That room is in turns for the prompt that came first and for the shortest. Requests
 //! begin in the order in which they were submitted. As many as [`EngineParams::with_queue`] says wait, and more are refused:
 //! [`EngineError::QueueFull`].
 //!

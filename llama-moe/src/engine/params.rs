@@ -98,9 +98,9 @@ impl EngineParams {
 
     /// Tokens of prompts that are computed in one step beside answers that are being
     /// generated, at least 1: the fewer, the more evenly these go on, and the longer a prompt
-    /// takes. Half of it is for the prompt that came first, and half for those with the fewest
-    /// tokens left. Unless set, as many as fit beside the answers' tokens into one micro-batch of
-    /// the context ([`ContextParams::with_n_ubatch`]).
+    /// takes. In turns it is for the prompt that came first and for the one with the fewest tokens
+    /// left, and what that does not need for others. Unless set, as many as fit beside the answers'
+    /// tokens into one micro-batch of the context ([`ContextParams::with_n_ubatch`]).
     pub fn with_prefill_chunk(mut self, n_tokens: u32) -> Self {
         self.prefill_chunk = Some(n_tokens);
         self

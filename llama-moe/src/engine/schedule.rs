@@ -16,19 +16,26 @@ pub(super) struct Room {
     pub(super) n_ubatch: usize,
     /// Tokens of prompts beside tokens of answers, if that is set.
     pub(super) prefill_chunk: Option<usize>,
+    /// Whether slots share a buffer. Where they do not, llama.cpp takes equally many tokens of each
+    /// slot into a micro-batch, so that pieces of different lengths make several.
+    pub(super) kv_unified: bool,
 }
 
 /// Divides a step among slots with so many tokens to compute, at least 1 each, in the order in
 /// which they came.
 ///
 /// A slot with one token generates, and always has its place: nobody's stream waits for a
-/// prompt to end. What is left is for prompts. Half of it is for the one that came first, so that
-/// each has its time; the other half for those with the fewest tokens, so that a question does
-/// not wait for a book. With equal shares for all, most would begin about as late as the last one,
-/// and small pieces cost more than large ones.
-pub(super) fn divide(todo: &[Share], room: Room) -> Vec<Share> {
+/// prompt to end. What is left is for prompts. Every other `turn` it is for the one that came first,
+/// so that each has its time, and else for the shortest, so that a question does not wait for a
+/// book. What that one does not need is for the shortest of the others: only as far as it is enough
+/// for all of them, where each piece is computed by itself. With equal shares for all, most would
+/// begin about as late as the last one.
+pub(super) fn divide(todo: &[Share], room: Room, turn: u64) -> Vec<Share> {
     let (mut shares, mut prompts): (Vec<Share>, Vec<Share>) =
         todo.iter().partition(|share| share.n_tokens == 1);
+    if prompts.is_empty() {
+        return shares;
+    }
     let n_generating = shares.len();
     let left = room.n_batch.saturating_sub(n_generating);
     let mut budget = match room.prefill_chunk {
@@ -39,24 +46,17 @@ pub(super) fn divide(todo: &[Share], room: Room) -> Vec<Share> {
             .saturating_sub(n_generating)
             .clamp(1, left.max(1)),
     };
-    let Some(first) = prompts.first_mut() else {
-        return shares;
-    };
-    // What it has for certain. It takes part in the other half with what it then still lacks.
-    let sure = first.n_tokens.min(budget.div_ceil(2));
-    let first_slot = first.slot;
-    first.n_tokens -= sure;
-    budget -= sure;
-    prompts.sort_by_key(|share| share.n_tokens);
-    for mut prompt in prompts {
-        prompt.n_tokens = prompt.n_tokens.min(budget);
-        budget -= prompt.n_tokens;
-        if prompt.slot == first_slot {
-            prompt.n_tokens += sure;
+    let after_first = if turn.is_multiple_of(2) { 1 } else { 0 };
+    prompts[after_first..].sort_by_key(|share| share.n_tokens);
+    for (index, prompt) in prompts.into_iter().enumerate() {
+        if index > 0 && !room.kv_unified && prompt.n_tokens > budget {
+            break;
         }
-        if prompt.n_tokens > 0 {
-            shares.push(prompt);
+        let n_tokens = prompt.n_tokens.min(budget);
+        if n_tokens > 0 {
+            shares.push(Share { n_tokens, ..prompt });
         }
+        budget -= n_tokens;
     }
     shares
 }
@@ -69,15 +69,20 @@ mod tests {
         n_batch: 64,
         n_ubatch: 16,
         prefill_chunk: None,
+        kv_unified: true,
+    };
+    const APART: Room = Room {
+        kv_unified: false,
+        ..ROOM
     };
 
-    fn divided(todo: &[usize], room: Room) -> Vec<usize> {
+    fn divided(todo: &[usize], room: Room, turn: u64) -> Vec<usize> {
         let shares: Vec<Share> = (0..)
             .zip(todo)
             .map(|(slot, &n_tokens)| Share { slot, n_tokens })
             .collect();
         let mut result = vec![0; todo.len()];
-        for share in divide(&shares, room) {
+        for share in divide(&shares, room, turn) {
             assert!(share.n_tokens > 0);
             result[share.slot] += share.n_tokens;
         }
@@ -86,28 +91,38 @@ mod tests {
 
     #[test]
     fn answers_always_have_their_place() {
-        assert_eq!(divided(&[1, 1, 1], ROOM), [1, 1, 1]);
-        assert_eq!(divided(&[1, 500, 1], ROOM), [1, 14, 1]);
+        for turn in 0..2 {
+            for room in [ROOM, APART] {
+                assert_eq!(divided(&[1, 1, 1], room, turn), [1, 1, 1]);
+                assert_eq!(divided(&[1, 500, 1], room, turn), [1, 14, 1]);
+            }
+        }
     }
 
     #[test]
     fn prompts_alone_have_the_whole_batch() {
-        assert_eq!(divided(&[500], ROOM), [64]);
-        assert_eq!(divided(&[500, 500], ROOM), [64, 0]);
-        assert_eq!(divided(&[500, 10], ROOM), [54, 10]);
+        assert_eq!(divided(&[500], ROOM, 0), [64]);
+        assert_eq!(divided(&[500, 10], ROOM, 0), [64, 0]);
+        assert_eq!(divided(&[500, 10], ROOM, 1), [54, 10]);
     }
 
     #[test]
-    fn half_is_for_the_first_and_half_for_the_shortest() {
-        let room = Room {
-            prefill_chunk: Some(6),
-            ..ROOM
-        };
-        assert_eq!(divided(&[1, 500, 500], room), [1, 6, 0]);
-        assert_eq!(divided(&[1, 500, 400], room), [1, 3, 3]);
-        assert_eq!(divided(&[500, 1, 2], room), [4, 1, 2]);
-        assert_eq!(divided(&[1, 500, 9, 2], room), [1, 3, 1, 2]);
-        assert_eq!(divided(&[1, 4, 500, 2], room), [1, 4, 0, 2]);
+    fn the_first_and_the_shortest_take_turns() {
+        let todo = [1, 30, 12, 9];
+        assert_eq!(divided(&todo, ROOM, 0), [1, 15, 0, 0]);
+        assert_eq!(divided(&todo, ROOM, 1), [1, 0, 6, 9]);
+        assert_eq!(divided(&[1, 5, 12, 9], ROOM, 0), [1, 5, 1, 9]);
+        // The first to come is the first of those that are as short.
+        assert_eq!(divided(&[1, 30, 30], ROOM, 1), [1, 15, 0]);
+    }
+
+    #[test]
+    fn in_buffers_of_their_own_no_second_prompt_is_cut() {
+        let todo = [1, 30, 12, 9];
+        assert_eq!(divided(&todo, APART, 0), [1, 15, 0, 0]);
+        assert_eq!(divided(&todo, APART, 1), [1, 0, 0, 9]);
+        assert_eq!(divided(&[1, 5, 12, 9], APART, 0), [1, 5, 0, 9]);
+        assert_eq!(divided(&[5, 12, 9], APART, 0), [5, 12, 9]);
     }
 
     #[test]
@@ -116,7 +131,8 @@ mod tests {
             prefill_chunk: Some(1),
             ..ROOM
         };
-        assert_eq!(divided(&[1, 500, 2], room), [1, 1, 0]);
+        assert_eq!(divided(&[1, 500, 2], room, 0), [1, 1, 0]);
+        assert_eq!(divided(&[1, 500, 2], room, 1), [1, 0, 1]);
     }
 
     #[test]
@@ -127,8 +143,9 @@ mod tests {
                     n_batch,
                     n_ubatch: 8.min(n_batch),
                     prefill_chunk,
+                    ..ROOM
                 };
-                let shares = divided(&[1, 1, 1, 300], room);
+                let shares = divided(&[1, 1, 1, 300], room, 5);
                 assert!(shares.iter().sum::<usize>() <= n_batch);
                 assert!(shares[3] > 0, "{room:?}");
             }

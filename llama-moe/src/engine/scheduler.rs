@@ -221,8 +221,9 @@ impl Scheduler {
             n_batch,
             n_ubatch: self.memory.n_ubatch(),
             prefill_chunk: self.prefill_chunk,
+            kv_unified: self.kv_unified,
         };
-        Ok(schedule::divide(&todo, room))
+        Ok(schedule::divide(&todo, room, self.n_steps))
     }
 
     /// After tokens were left out of an answer that had used up its room: the memory keeps what
