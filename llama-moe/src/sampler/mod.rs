@@ -59,6 +59,7 @@ use crate::context::Context;
 use crate::error::Result;
 use crate::model::{Model, Token, Vocab};
 use greedy::Greedy;
+#[cfg(feature = "engine")]
 pub(crate) use greedy::most_likely;
 use stage::{Selector, Stage};
 
