@@ -114,16 +114,19 @@ impl Spent {
             return Ok(None);
         }
         let (_, metrics) = server.client().get("/metrics")?;
-        let in_engine = metric(&metrics, "llama_moe_engine_cpu_seconds_total")?;
         let process = server.process();
-        Ok(process
+        // Where the system tells of its threads, the engine tells of its own.
+        process
             .cpu()
             .zip(process.cpu_beside_engine())
-            .map(|(all, beside_engine)| Self {
-                all,
-                beside_engine,
-                in_engine,
-            }))
+            .map(|(all, beside_engine)| {
+                Ok(Self {
+                    all,
+                    beside_engine,
+                    in_engine: metric(&metrics, "llama_moe_engine_cpu_seconds_total")?,
+                })
+            })
+            .transpose()
     }
 
     /// The shares of what was spent since `before`.

@@ -65,6 +65,28 @@ async function withoutChance() {
   await page.$eval("#temperature", (input) => (input.value = "0"));
 }
 
+// From now on the first answer is what `window.grow` is given, until it is stopped; the others come
+// from the server. `window.sent` has the conversations that were sent.
+async function answerByHand() {
+  await page.evaluate(() => {
+    const send = window.fetch;
+    window.sent = [];
+    window.fetch = async (url, options) => {
+      if (!String(url).endsWith("/chat/completions")) return send(url, options);
+      window.sent.push(JSON.parse(options.body).messages);
+      if (window.sent.length > 1) return send(url, options);
+      const event = (chunk) => new TextEncoder().encode(`data: ${JSON.stringify(chunk)}\n\n`);
+      const stream = new ReadableStream({
+        start(controller) {
+          window.grow = (content) => controller.enqueue(event({ choices: [{ delta: { content } }] }));
+          options.signal.addEventListener("abort", () => controller.error(options.signal.reason));
+        },
+      });
+      return new Response(stream);
+    };
+  });
+}
+
 test("a chat", async () => {
   await page.goto(PAGE_URL);
   await text("#model", /moe-guide/);
@@ -142,20 +164,7 @@ test("the picture of the placement", async () => {
 test("the buttons stay where they are while an answer grows", async () => {
   await page.goto(PAGE_URL);
   await text("#model", /moe-guide/);
-  await page.evaluate(() => {
-    const send = window.fetch;
-    window.fetch = async (url, options) => {
-      if (!String(url).endsWith("/chat/completions")) return send(url, options);
-      const event = (chunk) => new TextEncoder().encode(`data: ${JSON.stringify(chunk)}\n\n`);
-      const stream = new ReadableStream({
-        start(controller) {
-          window.grow = (content) => controller.enqueue(event({ choices: [{ delta: { content } }] }));
-          options.signal.addEventListener("abort", () => controller.error(options.signal.reason));
-        },
-      });
-      return new Response(stream);
-    };
-  });
+  await answerByHand();
   const places = () =>
     page.$$eval("#ask button", (buttons) => buttons.map((button) => button.getBoundingClientRect().top));
   const before = await places();
@@ -208,25 +217,11 @@ test("what came of an answer that is stopped is part of the conversation", async
   await page.goto(PAGE_URL);
   await text("#model", /moe-guide/);
   await withoutChance();
-  // The first answer begins, and then nothing more comes.
-  await page.evaluate(() => {
-    const send = window.fetch;
-    window.sent = [];
-    window.fetch = async (url, options) => {
-      if (!String(url).endsWith("/chat/completions")) return send(url, options);
-      window.sent.push(JSON.parse(options.body).messages);
-      if (window.sent.length > 1) return send(url, options);
-      const event = { choices: [{ delta: { content: "Half an" } }] };
-      const stream = new ReadableStream({
-        start(controller) {
-          controller.enqueue(new TextEncoder().encode(`data: ${JSON.stringify(event)}\n\n`));
-          options.signal.addEventListener("abort", () => controller.error(options.signal.reason));
-        },
-      });
-      return new Response(stream);
-    };
-  });
+  await answerByHand();
   await ask("What is an expert?");
+  // The first answer begins, and then nothing more comes.
+  await page.waitForFunction(() => window.grow);
+  await page.evaluate(() => window.grow("Half an"));
   await text("#messages .assistant", /Half an/);
   await page.click("#stop");
   await text("#messages .error", /stopped/);

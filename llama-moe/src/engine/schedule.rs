@@ -46,7 +46,7 @@ pub(super) fn divide(todo: &[Share], room: Room, turn: u64) -> Vec<Share> {
             .saturating_sub(n_generating)
             .clamp(1, left.max(1)),
     };
-    let after_first = if turn.is_multiple_of(2) { 1 } else { 0 };
+    let after_first = usize::from(turn.is_multiple_of(2));
     prompts[after_first..].sort_by_key(|share| share.n_tokens);
     for (index, prompt) in prompts.into_iter().enumerate() {
         if index > 0 && !room.kv_unified && prompt.n_tokens > budget {

@@ -420,13 +420,7 @@ impl SamplerChain {
             return Err(error);
         }
         let selector = make(&mut self)?;
-        Ok(Sampler::new(
-            self.stages,
-            selector,
-            None,
-            self.vocab,
-            self.seed,
-        ))
+        Ok(Sampler::new(self.stages, selector, self.vocab, self.seed))
     }
 
     /// Remembers the vocabulary that a sampler of the chain is for; there can be one.

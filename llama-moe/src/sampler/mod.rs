@@ -115,14 +115,13 @@ impl Sampler {
     fn new(
         stages: Vec<Stage>,
         selector: Selector,
-        greedy: Option<Greedy>,
         vocab: Option<Vocab>,
         seed: Option<u32>,
     ) -> Self {
         Self {
             stages,
             selector,
-            greedy,
+            greedy: None,
             vocab,
             seed,
             perf: SamplerPerf::default(),
@@ -249,13 +248,14 @@ impl Sampler {
     /// [`SamplerError::NotCloneable`] if a sampler written in Rust cannot be copied.
     pub fn try_clone(&self) -> Result<Self> {
         let stages = self.stages.iter().map(Stage::try_clone);
-        Ok(Self::new(
+        let mut clone = Self::new(
             stages.collect::<Result<_>>()?,
             self.selector.try_clone()?,
-            self.greedy.clone(),
             self.vocab.clone(),
             self.seed,
-        ))
+        );
+        clone.greedy.clone_from(&self.greedy);
+        Ok(clone)
     }
 
     /// The seed of the last sampler that has one.
