@@ -1,10 +1,11 @@
 //! Many requests at a time.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-use llama_moe::engine::{Engine, EngineParams, Request, Stream};
-use llama_moe::{Candidates, FinishReason, Overflow};
+use llama_moe::engine::{Engine, EngineParams, Event, Request, Stream};
+use llama_moe::{Candidates, EvalCallback, EvalTensor, FinishReason, Overflow};
 
 use crate::rig::{
     Gate, MODEL, WINDOWED, answer, begun, check_free, check_greedy, context, endless, engine,
@@ -62,6 +63,48 @@ fn layouts_with_other_memories_are_answered_too() {
         let engine = Engine::new(model, params(3)).unwrap();
         all_greedy(&engine, &MIXED);
     }
+}
+
+/// Counts the graphs that are computed.
+struct Graphs(Arc<AtomicU64>);
+
+impl EvalCallback for Graphs {
+    fn wants(&mut self, tensor: &EvalTensor<'_>) -> bool {
+        if tensor.name == "result_norm" {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        false
+    }
+
+    fn data(&mut self, _: &EvalTensor<'_>, _: &[u8]) {}
+}
+
+#[test]
+fn answers_in_buffers_of_their_own_are_computed_together() {
+    let n_graphs = Arc::new(AtomicU64::new(0));
+    let context = context(1024).with_eval_callback(Graphs(Arc::clone(&n_graphs)));
+    let params = params(4).with_kv_unified(false).with_context(context);
+    let engine = Engine::new(&MODEL, params).unwrap();
+    // The fifth has the third one's slot, and the sixth the first one's, so that the order in which
+    // they came is not that of their slots.
+    let lengths = [12, 240, 4, 240, 240, 240];
+    let mut streams: Vec<Stream> = lengths
+        .iter()
+        .enumerate()
+        .map(|(kind, &n)| engine.submit(greedy(prompt(4, kind), n)).unwrap())
+        .collect();
+    let last = streams.last_mut().unwrap();
+    let texts = last.filter(|event| matches!(event, Ok(Event::Text { .. })));
+    let mut counts = texts.map(|_| (engine.stats().steps, n_graphs.load(Ordering::Relaxed)));
+    let (steps, graphs) = counts.next().unwrap();
+    let (steps_then, graphs_then) = counts.nth(100).unwrap();
+    let (n_steps, n_graphs) = (steps_then - steps, graphs_then - graphs);
+    assert!(n_steps >= 50, "{n_steps} steps");
+    // One is under way whenever somebody looks.
+    assert!(
+        n_graphs.abs_diff(n_steps) <= 2,
+        "{n_graphs} graphs in {n_steps} steps"
+    );
 }
 
 #[test]

@@ -74,7 +74,9 @@ impl EngineParams {
     /// With buffers of their own, each slot has an equal part of the positions, and a prompt
     /// that begins as another one takes a copy of that one's buffer, where both have 256 tokens
     /// in common or an eighth of a slot's positions: the buffer is copied as a whole. That is
-    /// faster with many slots that are all busy.
+    /// faster with many slots that are all busy. llama.cpp computes together what is in slots that
+    /// follow one on the other, so that a prompt that waits between answers goes on by a token with
+    /// each of theirs.
     #[doc(alias = "--kv-unified")]
     pub fn with_kv_unified(mut self, yes: bool) -> Self {
         self.kept_apart = !yes;
@@ -100,7 +102,8 @@ impl EngineParams {
     /// generated, at least 1: the fewer, the more evenly these go on, and the longer a prompt
     /// takes. In turns it is for the prompt that came first and for the one with the fewest tokens
     /// left, and what that does not need for others. Unless set, as many as fit beside the answers'
-    /// tokens into one micro-batch of the context ([`ContextParams::with_n_ubatch`]).
+    /// tokens into one micro-batch of the context ([`ContextParams::with_n_ubatch`]). Slots with
+    /// buffers of their own can add a token each: see [`with_kv_unified`](Self::with_kv_unified).
     pub fn with_prefill_chunk(mut self, n_tokens: u32) -> Self {
         self.prefill_chunk = Some(n_tokens);
         self

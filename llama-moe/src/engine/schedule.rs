@@ -17,12 +17,13 @@ pub(super) struct Room {
     /// Tokens of prompts beside tokens of answers, if that is set.
     pub(super) prefill_chunk: Option<usize>,
     /// Whether slots share a buffer. Where they do not, llama.cpp takes equally many tokens of each
-    /// slot into a micro-batch, so that pieces of different lengths make several.
+    /// slot into a micro-batch, so that pieces of different lengths make several; and only of slots
+    /// that follow one on the other, as do their tokens in the batch.
     pub(super) kv_unified: bool,
 }
 
 /// Divides a step among slots with so many tokens to compute, at least 1 each, in the order in
-/// which they came.
+/// which they came. Returned are those that have a part in it, in the order of the slots.
 ///
 /// A slot with one token generates, and always has its place: nobody's stream waits for a
 /// prompt to end. What is left is for prompts. Every other `turn` it is for the one that came first,
@@ -31,12 +32,23 @@ pub(super) struct Room {
 /// for all of them, where each piece is computed by itself. With equal shares for all, most would
 /// begin about as late as the last one.
 pub(super) fn divide(todo: &[Share], room: Room, turn: u64) -> Vec<Share> {
-    let (mut shares, mut prompts): (Vec<Share>, Vec<Share>) =
+    let (mut shares, prompts): (Vec<Share>, Vec<Share>) =
         todo.iter().partition(|share| share.n_tokens == 1);
-    if prompts.is_empty() {
-        return shares;
-    }
     let n_generating = shares.len();
+    shares.extend(divide_rest(&prompts, n_generating, room, turn));
+    if !room.kv_unified {
+        fill_gaps(&mut shares, n_generating, &prompts, room.n_batch);
+    }
+    shares.sort_unstable_by_key(|share| share.slot);
+    shares
+}
+
+/// Divides what those that generate leave of a step among prompts.
+fn divide_rest(prompts: &[Share], n_generating: usize, room: Room, turn: u64) -> Vec<Share> {
+    let mut prompts = prompts.to_vec();
+    if prompts.is_empty() {
+        return prompts;
+    }
     let left = room.n_batch.saturating_sub(n_generating);
     let mut budget = match room.prefill_chunk {
         _ if n_generating == 0 => left,
@@ -48,6 +60,7 @@ pub(super) fn divide(todo: &[Share], room: Room, turn: u64) -> Vec<Share> {
     };
     let after_first = usize::from(turn.is_multiple_of(2));
     prompts[after_first..].sort_by_key(|share| share.n_tokens);
+    let mut shares = Vec::new();
     for (index, prompt) in prompts.into_iter().enumerate() {
         if index > 0 && !room.kv_unified && prompt.n_tokens > budget {
             break;
@@ -59,6 +72,30 @@ pub(super) fn divide(todo: &[Share], room: Room, turn: u64) -> Vec<Share> {
         budget -= n_tokens;
     }
     shares
+}
+
+/// Gives a token to each prompt that waits in a slot between those that generate: it costs little
+/// beside the others' tokens, which else would be computed in several micro-batches that read the
+/// weights once each.
+fn fill_gaps(shares: &mut Vec<Share>, n_generating: usize, prompts: &[Share], n_batch: usize) {
+    let generating = || shares[..n_generating].iter().map(|share| share.slot);
+    let (Some(first), Some(last)) = (generating().min(), generating().max()) else {
+        return;
+    };
+    let has_share = |slot| shares.iter().any(|share| share.slot == slot);
+    let waiting = prompts
+        .iter()
+        .filter(|prompt| (first..last).contains(&prompt.slot) && !has_share(prompt.slot));
+    let n_tokens: usize = shares.iter().map(|share| share.n_tokens).sum();
+    let left = n_batch.saturating_sub(n_tokens);
+    let filling: Vec<Share> = waiting
+        .take(left)
+        .map(|prompt| Share {
+            n_tokens: 1,
+            ..*prompt
+        })
+        .collect();
+    shares.extend(filling);
 }
 
 #[cfg(test)]
@@ -82,7 +119,9 @@ mod tests {
             .map(|(slot, &n_tokens)| Share { slot, n_tokens })
             .collect();
         let mut result = vec![0; todo.len()];
-        for share in divide(&shares, room, turn) {
+        let divided = divide(&shares, room, turn);
+        assert!(divided.is_sorted_by(|a, b| a.slot < b.slot), "{divided:?}");
+        for share in divided {
             assert!(share.n_tokens > 0);
             result[share.slot] += share.n_tokens;
         }
@@ -123,6 +162,30 @@ mod tests {
         assert_eq!(divided(&todo, APART, 1), [1, 0, 0, 9]);
         assert_eq!(divided(&[1, 5, 12, 9], APART, 0), [1, 5, 0, 9]);
         assert_eq!(divided(&[5, 12, 9], APART, 0), [5, 12, 9]);
+    }
+
+    #[test]
+    fn in_buffers_of_their_own_no_gap_is_left_between_answers() {
+        assert_eq!(
+            divided(&[1, 30, 30, 30, 1, 30], APART, 0),
+            [1, 14, 1, 1, 1, 0]
+        );
+        assert_eq!(divided(&[30, 30, 1, 30, 30], APART, 1), [15, 0, 1, 0, 0]);
+        // Nobody's answer is computed faster by it.
+        assert_eq!(divided(&[60, 30, 30, 1], ROOM, 0), [15, 0, 0, 1]);
+        assert_eq!(divided(&[60, 30, 60], APART, 0), [60, 0, 0]);
+        let small = Room {
+            n_batch: 4,
+            ..APART
+        };
+        assert_eq!(divided(&[1, 30, 30, 30, 1], small, 0), [1, 2, 0, 0, 1]);
+    }
+
+    #[test]
+    fn the_order_is_that_of_the_slots_whoever_came_first() {
+        let todo = [3, 1, 0, 2].map(|slot| Share { slot, n_tokens: 1 });
+        let divided = divide(&todo, APART, 0);
+        assert!(divided.iter().map(|share| share.slot).eq(0..4));
     }
 
     #[test]
