@@ -73,6 +73,10 @@ struct Args {
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     requests: usize,
 
+    /// Give `serve` this option of its own
+    #[arg(long)]
+    huge_pages: bool,
+
     /// CPU threads of both [default: all cores]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
@@ -101,6 +105,7 @@ fn run(args: &Args) -> Result<bool> {
         slots: SLOTS,
         n_ctx: N_CTX,
         threads,
+        huge_pages: args.huge_pages,
     };
     println!(
         "{}, {} MiB; slots: {SLOTS} of {N_CTX} tokens; threads: {threads}; N = {}, in turns",

@@ -25,6 +25,7 @@ pub fn stays_flat(program: &Program, model: &Path, requests: usize) -> Result<bo
         slots: SLOTS,
         n_ctx: N_CTX,
         threads: 1,
+        huge_pages: false,
     };
     let server = Server::start(program, &setup)?;
     let process = server.process();

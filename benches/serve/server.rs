@@ -22,13 +22,15 @@ pub enum Program {
     LlamaServer(PathBuf),
 }
 
-/// What both are given.
+/// What both are given, and what `serve` alone.
 pub struct Setup {
     pub model: PathBuf,
     pub slots: u32,
     /// Tokens of one slot.
     pub n_ctx: u32,
     pub threads: usize,
+    /// Weights on huge pages, which llama-server has no option for.
+    pub huge_pages: bool,
 }
 
 /// A server that answers, ended on drop.
@@ -124,6 +126,9 @@ impl Program {
                 command.args(["--ctx", &setup.n_ctx.to_string()]);
                 // As llama-server has it where it is told the number of slots.
                 command.arg("--no-kv-unified");
+                if setup.huge_pages {
+                    command.arg("--huge-pages");
+                }
             }
             Self::LlamaServer(_) => {
                 // There the context is what all slots have together.

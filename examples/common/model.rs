@@ -1,10 +1,11 @@
 //! Which model, and where its tensors go.
 
+use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use llama_moe::{Backend, Model, ModelParams, ModelSource};
+use llama_moe::{Backend, HugePages, LoadMode, Model, ModelParams, ModelSource};
 
 use crate::progress::ShareBar;
 use crate::{HubModel, Result};
@@ -57,6 +58,12 @@ pub struct ModelArgs {
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     device: Vec<String>,
 
+    /// Read weights in system memory into huge pages: slower to load, faster to compute with
+    ///
+    /// Needs Linux 6.1. Said is how many of them the system had.
+    #[arg(long)]
+    huge_pages: bool,
+
     /// Workers whose devices are used too: examples/rpc_worker is one
     ///
     /// Needs the feature `rpc`. No authentication, no encryption: private networks only.
@@ -105,6 +112,10 @@ impl ModelArgs {
         }
         if let Some(n) = self.gpu_layers {
             params = params.with_n_gpu_layers(n);
+        }
+        if self.huge_pages {
+            // The pages of a mapped file are the file cache's.
+            params = params.with_load_mode(LoadMode::None);
         }
         self.on_devices(backend, params)
     }
@@ -162,8 +173,26 @@ impl ModelArgs {
             bar.set(share);
             watch(share)
         })?;
+        drop(bar);
+        if self.huge_pages {
+            let pages = model.use_huge_pages();
+            let pages = pages.map_err(|error| format!("--huge-pages: {error}"))?;
+            // Nobody may be reading it.
+            let _ = writeln!(io::stderr(), "{}", told(&pages));
+        }
         Ok(model)
     }
+}
+
+/// What came of `--huge-pages`, in a line.
+fn told(pages: &HugePages) -> String {
+    let (huge, asked) = (pages.huge >> 20, pages.asked >> 20);
+    let refusal = pages.refusal();
+    let refusal = refusal.map(|error| format!("; the others were refused: {error}"));
+    format!(
+        "huge pages: {huge} of {asked} MiB of weights in system memory{}",
+        refusal.unwrap_or_default()
+    )
 }
 
 /// Connects to workers, whose devices are then used too.

@@ -124,8 +124,9 @@ pub use context::{
 };
 pub use error::{Error, FailureKind, Result};
 pub use model::{
-    Detokenizer, KvOverride, LazyMode, LoadMode, LoraAdapter, LoraError, Model, ModelParams,
-    ModelSource, RopeType, SplitMode, Token, TokenAttr, TokenInfo, Vocab, VocabError, VocabType,
+    Detokenizer, HugePages, KvOverride, LazyMode, LoadMode, LoraAdapter, LoraError, Model,
+    ModelParams, ModelSource, RopeType, SplitMode, Token, TokenAttr, TokenInfo, Vocab, VocabError,
+    VocabType,
 };
 pub use placement::{
     Budget, Difference, DryRun, Limits, LoweredOverrides, MemoryKind, MemoryUse, OverrideError,

@@ -879,6 +879,27 @@ enum llama_shim_status llama_shim_placement_get(
 /* Frees the list with its names; NULL is fine. */
 void llama_shim_placement_free(struct llama_shim_placement * list) LLAMA_SHIM_NOEXCEPT;
 
+/* ---- huge pages ------------------------------------------------------------------- */
+
+/* How much of a model's weights is on huge pages. */
+struct llama_shim_huge_pages {
+    uint64_t page_size; /* bytes of a huge page */
+    uint64_t asked;     /* bytes of all whole huge pages within the weights' buffers */
+    uint64_t huge;      /* those of them that are huge pages now */
+    uint64_t mapped;    /* bytes of buffers in a mapped file, which stay as they are */
+    int32_t  refusal;   /* errno of the last page that was refused; 0 if there is none */
+};
+
+/* Moves the weights in the CPU's own memory to huge pages (MADV_COLLAPSE): computing finds them
+   with fewer steps of address translation. Copies each page once. Weights in the page-locked
+   memory of a device stay as they are. Needs Linux 6.1 and llama.cpp's internal headers at
+   build time, and is refused as unsupported otherwise. Any thread, also while the model
+   computes. */
+enum llama_shim_status llama_shim_model_use_huge_pages(
+    const struct llama_model * model,
+    struct llama_shim_huge_pages * result,
+    char ** error) LLAMA_SHIM_NOEXCEPT;
+
 /* ---- weights before they are loaded ---------------------------------------------- */
 
 /* Where the loader would put a weight can be told from a file's header: it takes the first

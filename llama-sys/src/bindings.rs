@@ -811,6 +811,15 @@ pub struct llama_shim_placement {
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
+pub struct llama_shim_huge_pages {
+    pub page_size: u64,
+    pub asked: u64,
+    pub huge: u64,
+    pub mapped: u64,
+    pub refusal: i32,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
 pub struct llama_shim_weight_place {
     pub dev: ggml_backend_dev_t,
     pub buft: ggml_backend_buffer_type_t,
@@ -7080,6 +7089,13 @@ unsafe extern "C" {
 }
 unsafe extern "C" {
     pub fn llama_shim_placement_free(list: *mut llama_shim_placement);
+}
+unsafe extern "C" {
+    pub fn llama_shim_model_use_huge_pages(
+        model: *const llama_model,
+        result: *mut llama_shim_huge_pages,
+        error: *mut *mut ::core::ffi::c_char,
+    ) -> llama_shim_status;
 }
 unsafe extern "C" {
     pub fn llama_shim_weight_places_cpu(

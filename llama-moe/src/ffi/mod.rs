@@ -12,6 +12,7 @@ mod device;
 mod eval;
 mod gguf;
 mod global;
+mod huge_pages;
 mod log;
 mod lora;
 mod model;
@@ -45,6 +46,7 @@ pub(crate) use global::system_info;
 pub(crate) use global::{
     init, llama_version, max_devices, max_sequences, numa_init, supports_mmap,
 };
+pub(crate) use huge_pages::use_huge_pages;
 pub(crate) use lora::LoraHandle;
 pub(crate) use model::{
     KV_MAX, KvValue, LoadFailure, LoadRequest, LoadSource, ModelHandle, ModelNumber, ModelSettings,

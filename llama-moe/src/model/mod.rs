@@ -15,6 +15,7 @@
 //! ```
 
 mod detokenizer;
+mod huge_pages;
 mod info;
 mod load;
 mod lora;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use detokenizer::Detokenizer;
+pub use huge_pages::HugePages;
 pub use info::RopeType;
 pub(crate) use load::{checked_header, checked_without_vocab, load_to_measure};
 pub use lora::{LoraAdapter, LoraError};
