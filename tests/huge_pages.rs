@@ -25,6 +25,13 @@ fn use_huge_pages(model: &Model) -> Option<HugePages> {
             eprintln!("skipped: no page is huge: {:?}", pages.refusal());
             None
         }
+        Ok(pages) if pages.page_size > 2 << 20 => {
+            eprintln!(
+                "skipped: huge pages have {} bytes, more than the model",
+                pages.page_size
+            );
+            None
+        }
         Ok(pages) => Some(pages),
         Err(Error::Llama {
             kind: FailureKind::Unsupported,

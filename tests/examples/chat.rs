@@ -34,6 +34,18 @@ fn talk(model: &Path, args: &[&str], lines: &str) -> Outcome {
 }
 
 #[test]
+fn weights_are_on_huge_pages_or_it_is_said_why_not() {
+    let (_dir, model) = model();
+    let outcome = outcome(chat(&model).args(["--huge-pages", "--max-tokens", "4"]));
+    let told = outcome.stderr.lines().next().unwrap_or_default();
+    if told.starts_with("huge pages: ") && told.contains(" MiB of weights in system memory") {
+        assert_ne!(outcome.success(), "");
+    } else {
+        assert!(told.starts_with("error: --huge-pages: "), "{told}");
+    }
+}
+
+#[test]
 fn one_reply_as_json() {
     let (_dir, model) = model();
     let outcome = outcome(

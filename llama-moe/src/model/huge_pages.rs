@@ -37,8 +37,8 @@ impl Model {
     /// Experts in system memory are read in no order that the processor could guess. With pages
     /// of 4 KiB it looks up addresses all the time, and more so in a virtual machine. Reading
     /// them from huge ones is faster, prefill and decode alike; results do not change. Each page
-    /// is copied once, which takes about as long as reading it from a fast disk. It can be done
-    /// from any thread, and while contexts of the model compute.
+    /// is copied once: on the machine of `docs/serving.md` that takes a second for a GiB. It can
+    /// be done from any thread, and while contexts of the model compute.
     ///
     /// Weights used in place in a mapped file stay there: load with
     /// [`LoadMode::None`](crate::LoadMode::None). So do those in a device's page-locked memory
