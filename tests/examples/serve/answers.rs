@@ -92,8 +92,10 @@ fn usage_is_only_streamed_where_it_is_asked_for() {
 #[test]
 fn a_completion_goes_on_with_a_text() {
     let server = Server::start(&[]);
+    // Which prompts are computed together hangs on when they come, and rounding on that: of these
+    // tokens each is ahead of the next likeliest by more.
     let body = json!({
-        "prompt": ["How do I", "The experts"], "temperature": 0, "max_tokens": 6, "n": 2,
+        "prompt": ["How do I", "The experts"], "temperature": 0, "max_tokens": 3, "n": 2,
         "logprobs": 1, "logit_bias": ends(&server),
     });
     let whole = server.post("/v1/completions", &body).ok();
@@ -102,7 +104,7 @@ fn a_completion_goes_on_with_a_text() {
     assert_eq!(choices.len(), 4);
     assert_eq!(choices[0]["text"], choices[1]["text"]);
     assert_ne!(choices[0]["text"], choices[2]["text"]);
-    assert_eq!(whole["usage"]["completion_tokens"], 24);
+    assert_eq!(whole["usage"]["completion_tokens"], 12);
     for choice in choices {
         let logprobs = &choice["logprobs"];
         let tokens = logprobs["tokens"].as_array().unwrap();
