@@ -137,7 +137,7 @@ fn a_completion_goes_on_with_a_text() {
     let tokens = server
         .post("/tokenize", &json!({"content": "How do I"}))
         .ok();
-    let body = json!({"prompt": tokens["tokens"], "max_tokens": 6, "temperature": 0,
+    let body = json!({"prompt": tokens["tokens"], "max_tokens": 3, "temperature": 0,
         "logit_bias": ends(&server)});
     let same = server.post("/v1/completions", &body).ok();
     assert_eq!(same["choices"][0]["text"], choices[0]["text"]);
