@@ -2,8 +2,8 @@
 //! `vendor/Cargo.lock`; the build holds the sources it found against this.
 
 /// llama.cpp's version (`LLAMA_VERSION_*` in its `CMakeLists.txt`).
-pub const LLAMA_CPP: &str = "0.6.0";
+pub const LLAMA_CPP: &str = "0.8.0";
 /// ggml's version (`GGML_VERSION_*` in `ggml/CMakeLists.txt`).
-pub const GGML: &str = "0.26.0";
+pub const GGML: &str = "0.28.0";
 /// The package whose `llama.cpp/` folder holds the sources.
-pub const PACKAGE: &str = "llama-cpp-sys-2";
+pub const PACKAGE: &str = "llama-cpp-sys-4";

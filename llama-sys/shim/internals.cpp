@@ -2,8 +2,8 @@
 
 #ifndef LLAMA_SHIM_NO_INTERNALS
 
-// INTERNAL: src/llama-model.h: llama_model::{arch, devices, hparams}: vocab_only, no_alloc
-// and causal_attn have no public getter, nor has the list of devices.
+// INTERNAL: src/llama-model.h: llama_model::{arch, devices, hparams, no_alloc}: vocab_only,
+// no_alloc and causal_attn have no public getter, nor has the list of devices.
 #include "llama-model.h"
 // INTERNAL: src/llama-context.h: llama_context::get_cparams: the output limit and the
 // kind of memory have no public getter.
@@ -20,9 +20,8 @@
 // INTERNAL: ggml/src/ggml-backend-impl.h: ggml_backend_buffer::iface: some buffers, such as
 // those of repacked weights, cannot be read back, and reading them calls a NULL pointer.
 #include "ggml/src/ggml-backend-impl.h"
-// INTERNAL: src/llama-model-saver.h: llama_model_saver_supports_arch: saving any other
-// architecture aborts.
-#include "llama-model-saver.h"
+// INTERNAL: src/llama-ext.h: llama_arch_supports_save: saving any other architecture aborts.
+#include "llama-ext.h"
 
 namespace llama_shim {
 
@@ -31,7 +30,7 @@ bool is_vocab_only(const llama_model * model) {
 }
 
 bool is_no_alloc(const llama_model * model) {
-    return model->hparams.no_alloc;
+    return model->no_alloc();
 }
 
 std::size_t n_devices_of(const llama_model * model) {
@@ -43,7 +42,7 @@ causal is_causal(const llama_model * model) {
 }
 
 bool can_be_saved(const llama_model * model) {
-    return llama_model_saver_supports_arch(model->arch);
+    return llama_arch_supports_save(model->arch);
 }
 
 bool can_be_read(const llama_model * model) {

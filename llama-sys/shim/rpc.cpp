@@ -27,12 +27,12 @@ using namespace llama_shim;
 #ifdef LLAMA_SHIM_HAS_RPC
 namespace {
 
-// INTERNAL: ggml/src/ggml-rpc/ggml-rpc.cpp: the wire format, as of protocol version 7.0.
+// INTERNAL: ggml/src/ggml-rpc/ggml-rpc.cpp: the wire format, as of protocol version 8.0.
 // A request is a command of one byte, the size of its data as 64 bits, and the data. An
 // answer is a size as 64 bits, and data. Numbers are in the byte order of the machine,
 // since ggml does not convert them either. A connection begins with HELLO; DEVICE_COUNT
 // has an empty request.
-static_assert(RPC_PROTO_MAJOR_VERSION == 7 && RPC_PROTO_MINOR_VERSION == 0,
+static_assert(RPC_PROTO_MAJOR_VERSION == 8 && RPC_PROTO_MINOR_VERSION == 0,
               "the protocol has changed: compare the messages below with ggml-rpc.cpp");
 
 constexpr uint8_t command_hello        = 14; // RPC_CMD_HELLO

@@ -33,7 +33,7 @@ const llm_tensor_info * find_info(llm_tensor id) {
 use_table make_use_table() {
     use_table table;
     const LLM_TN tn(LLM_ARCH_LLAMA); // any: the names do not depend on it
-    for (int index = 0; index <= LLM_TENSOR_DFLASH_SELECTOR_HIDDEN; ++index) {
+    for (int index = 0; index <= LLM_TENSOR_ATTN_V_EXPS; ++index) {
         const auto id = static_cast<llm_tensor>(index);
         // Whatever has an entry has a name as well, without which `str` would abort.
         if (find_info(id) != nullptr) {

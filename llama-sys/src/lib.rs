@@ -1,4 +1,4 @@
-//! llama.cpp 0.6.0 (ggml 0.26.0): its C API, raw, built from pinned sources, and
+//! llama.cpp 0.8.0 (ggml 0.28.0): its C API, raw, built from pinned sources, and
 //! a C++ shim that no exception leaves.
 //!
 //! This is the bottom layer of `llama-moe`, which is
@@ -42,7 +42,7 @@
 //! | `openmp` | the compiler's OpenMP runtime | |
 //! | `dynamic-link` | nothing; the shared libraries are in `DEP_LLAMA_LIBDIR` | |
 //! | `dynamic-backends` | as `dynamic-link`; backends are modules in [`BACKEND_DIR`] | `GGML_CPU_ALL_VARIANTS` |
-//! | `system` | an installed llama.cpp 0.6.0 that pkg-config finds; placement and memory breakdown then report themselves as unsupported | `PKG_CONFIG_PATH` |
+//! | `system` | an installed llama.cpp 0.8.0 that pkg-config finds; placement and memory breakdown then report themselves as unsupported | `PKG_CONFIG_PATH` |
 //! | `static-stdcxx` | a static libstdc++ | `CXXSTDLIB` |
 //! | `portable` | nothing; no `-march=native` (on x86-64: AVX2, unless `GGML_AVX2=OFF` and its kin say otherwise) | `GGML_AVX2`, `GGML_AVX512`, … |
 //! | `bindgen` | libclang; generates the declarations at build time | `LIBCLANG_PATH` |
@@ -113,7 +113,7 @@ pub use bindings_rpc::*;
 
 /// The pinned version of llama.cpp, whose headers the declarations are made from;
 /// `llama_version()` is what the linked library says of itself.
-pub const LLAMA_CPP_VERSION: &str = "0.6.0";
+pub const LLAMA_CPP_VERSION: &str = "0.8.0";
 
 /// With the feature `dynamic-backends`: the folder of ggml's backend modules of
 /// this build, for `ggml_backend_load_all_from_path`. A program that is moved to
