@@ -207,7 +207,7 @@ mod tests {
             &format!("sha256 `{}`", "a".repeat(64)),
             "`made-up.gguf`",
             "`-m 'made-up.gguf' -ngl 99`",
-            "llama.cpp 0.6.0",
+            "llama.cpp 0.8.0",
             "pull/15077",
         ] {
             assert!(rest.contains(words), "{words}");

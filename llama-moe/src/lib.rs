@@ -141,7 +141,7 @@ pub use sampler::{
     SamplerPerf, Seed, SelectingSampler,
 };
 
-/// The version of the llama.cpp that is linked, for example `0.6.0-dev` (`-dev`
+/// The version of the llama.cpp that is linked, for example `0.8.0-dev` (`-dev`
 /// where it was not built from a release tag).
 ///
 /// Rests on `llama_version`.

@@ -24,7 +24,7 @@ pub fn build(
                 pin::LLAMA_CPP
             ))
         })?;
-    // Builds from a branch say "0.6.0-dev".
+    // Builds from a branch say "0.8.0-dev".
     let base = library.version.split('-').next().unwrap_or_default();
     if base != pin::LLAMA_CPP {
         return fail(format!(

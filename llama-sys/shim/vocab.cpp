@@ -28,6 +28,7 @@ void check_special_tokens(const struct llama_vocab * vocab) {
         case LLAMA_VOCAB_TYPE_BPE:
         case LLAMA_VOCAB_TYPE_UGM:
         case LLAMA_VOCAB_TYPE_PLAMO2:
+        case LLAMA_VOCAB_TYPE_PLAMO3:
             require(has_bos || !llama_vocab_get_add_bos(vocab),
                     "the model wants a beginning-of-sentence token, but has none");
             require(has_eos || !llama_vocab_get_add_eos(vocab),

@@ -136,6 +136,24 @@ pub type ggml_backend_sched_eval_callback = ::core::option::Option<
         user_data: *mut ::core::ffi::c_void,
     ) -> bool,
 >;
+pub type ggml_backend_sched_copy_callback = ::core::option::Option<
+    unsafe extern "C" fn(
+        backend: ggml_backend_t,
+        src: *const ggml_tensor,
+        dst: *mut ggml_tensor,
+        graph: *mut ggml_cgraph,
+        user_data: *mut ::core::ffi::c_void,
+    ) -> bool,
+>;
+pub type ggml_backend_sched_realloc_callback = ::core::option::Option<
+    unsafe extern "C" fn(
+        sched: ggml_backend_sched_t,
+        graph: *mut ggml_cgraph,
+        backend_ids_changed: bool,
+        graph_size_changed: bool,
+        user_data: *mut ::core::ffi::c_void,
+    ),
+>;
 pub type ggml_backend_meta_split_axis = ::core::ffi::c_uint;
 pub type ggml_backend_meta_get_split_state_t = ::core::option::Option<
     unsafe extern "C" fn(
@@ -237,6 +255,11 @@ pub type llama_shim_fit_result = ::core::ffi::c_uint;
 #[derive(Debug, Copy, Clone)]
 pub struct ggml_bf16_t {
     pub bits: u16,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct ggml_fp8_e4m3_t {
+    pub bits: u8,
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -584,6 +607,7 @@ pub struct llama_context_params {
     pub cb_eval_user_data: *mut ::core::ffi::c_void,
     pub type_k: ggml_type,
     pub type_v: ggml_type,
+    pub moe_cache_size: usize,
     pub abort_callback: ggml_abort_callback,
     pub abort_callback_data: *mut ::core::ffi::c_void,
     pub embeddings: bool,
@@ -739,6 +763,8 @@ pub struct llama_perf_context_data {
     pub n_p_eval: i32,
     pub n_eval: i32,
     pub n_reused: i32,
+    pub n_reallocs_same: i32,
+    pub n_reallocs_diff: i32,
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
@@ -914,6 +940,7 @@ pub const LLAMA_STATE_SEQ_FLAGS_NONE: u32 = 0;
 pub const LLAMA_STATE_SEQ_FLAGS_SWA_ONLY: u32 = 1;
 pub const LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY: u32 = 1;
 pub const LLAMA_STATE_SEQ_FLAGS_ON_DEVICE: u32 = 2;
+pub const LLAMA_DRY_MAX_SEQ_BREAKERS: u32 = 64;
 pub const GGML_STATUS_ALLOC_FAILED: ggml_status = -2;
 pub const GGML_STATUS_FAILED: ggml_status = -1;
 pub const GGML_STATUS_SUCCESS: ggml_status = 0;
@@ -953,7 +980,8 @@ pub const GGML_TYPE_MXFP4: ggml_type = 39;
 pub const GGML_TYPE_NVFP4: ggml_type = 40;
 pub const GGML_TYPE_Q1_0: ggml_type = 41;
 pub const GGML_TYPE_Q2_0: ggml_type = 42;
-pub const GGML_TYPE_COUNT: ggml_type = 43;
+pub const GGML_TYPE_F8_E4M3: ggml_type = 43;
+pub const GGML_TYPE_COUNT: ggml_type = 44;
 pub const GGML_PREC_UNDEFINED: ggml_prec = 0;
 pub const GGML_PREC_DEFAULT: ggml_prec = 0;
 pub const GGML_PREC_F32: ggml_prec = 10;
@@ -991,6 +1019,7 @@ pub const GGML_FTYPE_MOSTLY_MXFP4: ggml_ftype = 25;
 pub const GGML_FTYPE_MOSTLY_NVFP4: ggml_ftype = 26;
 pub const GGML_FTYPE_MOSTLY_Q1_0: ggml_ftype = 27;
 pub const GGML_FTYPE_MOSTLY_Q2_0: ggml_ftype = 28;
+pub const GGML_FTYPE_MOSTLY_F8_E4M3: ggml_ftype = 29;
 pub const GGML_OP_NONE: ggml_op = 0;
 pub const GGML_OP_DUP: ggml_op = 1;
 pub const GGML_OP_ADD: ggml_op = 2;
@@ -1082,17 +1111,18 @@ pub const GGML_OP_LIGHTNING_INDEXER: ggml_op = 87;
 pub const GGML_OP_DSV4_HC_COMB: ggml_op = 88;
 pub const GGML_OP_DSV4_HC_PRE: ggml_op = 89;
 pub const GGML_OP_DSV4_HC_POST: ggml_op = 90;
-pub const GGML_OP_UNARY: ggml_op = 91;
-pub const GGML_OP_MAP_CUSTOM1: ggml_op = 92;
-pub const GGML_OP_MAP_CUSTOM2: ggml_op = 93;
-pub const GGML_OP_MAP_CUSTOM3: ggml_op = 94;
-pub const GGML_OP_CUSTOM: ggml_op = 95;
-pub const GGML_OP_CROSS_ENTROPY_LOSS: ggml_op = 96;
-pub const GGML_OP_CROSS_ENTROPY_LOSS_BACK: ggml_op = 97;
-pub const GGML_OP_OPT_STEP_ADAMW: ggml_op = 98;
-pub const GGML_OP_OPT_STEP_SGD: ggml_op = 99;
-pub const GGML_OP_GLU: ggml_op = 100;
-pub const GGML_OP_COUNT: ggml_op = 101;
+pub const GGML_OP_TOP_K_MASK: ggml_op = 91;
+pub const GGML_OP_UNARY: ggml_op = 92;
+pub const GGML_OP_MAP_CUSTOM1: ggml_op = 93;
+pub const GGML_OP_MAP_CUSTOM2: ggml_op = 94;
+pub const GGML_OP_MAP_CUSTOM3: ggml_op = 95;
+pub const GGML_OP_CUSTOM: ggml_op = 96;
+pub const GGML_OP_CROSS_ENTROPY_LOSS: ggml_op = 97;
+pub const GGML_OP_CROSS_ENTROPY_LOSS_BACK: ggml_op = 98;
+pub const GGML_OP_OPT_STEP_ADAMW: ggml_op = 99;
+pub const GGML_OP_OPT_STEP_SGD: ggml_op = 100;
+pub const GGML_OP_GLU: ggml_op = 101;
+pub const GGML_OP_COUNT: ggml_op = 102;
 pub const GGML_UNARY_OP_ABS: ggml_unary_op = 0;
 pub const GGML_UNARY_OP_SGN: ggml_unary_op = 1;
 pub const GGML_UNARY_OP_NEG: ggml_unary_op = 2;
@@ -1213,6 +1243,7 @@ pub const LLAMA_VOCAB_TYPE_UGM: llama_vocab_type = 4;
 pub const LLAMA_VOCAB_TYPE_RWKV: llama_vocab_type = 5;
 pub const LLAMA_VOCAB_TYPE_PLAMO2: llama_vocab_type = 6;
 pub const LLAMA_VOCAB_TYPE_TEST: llama_vocab_type = 7;
+pub const LLAMA_VOCAB_TYPE_PLAMO3: llama_vocab_type = 8;
 pub const LLAMA_ROPE_TYPE_NONE: llama_rope_type = -1;
 pub const LLAMA_ROPE_TYPE_NORM: llama_rope_type = 0;
 pub const LLAMA_ROPE_TYPE_NEOX: llama_rope_type = 2;
@@ -1273,6 +1304,7 @@ pub const LLAMA_FTYPE_MOSTLY_MXFP4_MOE: llama_ftype = 38;
 pub const LLAMA_FTYPE_MOSTLY_NVFP4: llama_ftype = 39;
 pub const LLAMA_FTYPE_MOSTLY_Q1_0: llama_ftype = 40;
 pub const LLAMA_FTYPE_MOSTLY_Q2_0: llama_ftype = 41;
+pub const LLAMA_FTYPE_MOSTLY_F8_E4M3: llama_ftype = 42;
 pub const LLAMA_FTYPE_GUESSED: llama_ftype = 1024;
 pub const LLAMA_ROPE_SCALING_TYPE_UNSPECIFIED: llama_rope_scaling_type = -1;
 pub const LLAMA_ROPE_SCALING_TYPE_NONE: llama_rope_scaling_type = 0;
@@ -2347,6 +2379,15 @@ unsafe extern "C" {
         prec: ggml_prec,
         idx: ::core::ffi::c_int,
     ) -> bool;
+}
+unsafe extern "C" {
+    pub fn ggml_prec_get_acc(a: *const ggml_tensor) -> ggml_prec;
+}
+unsafe extern "C" {
+    pub fn ggml_prec_get_src(
+        a: *const ggml_tensor,
+        idx: ::core::ffi::c_int,
+    ) -> ggml_prec;
 }
 unsafe extern "C" {
     pub fn ggml_mul_mat(
@@ -3520,6 +3561,16 @@ unsafe extern "C" {
     ) -> *mut ggml_tensor;
 }
 unsafe extern "C" {
+    pub fn ggml_top_k_mask(
+        ctx: *mut ggml_context,
+        mask: *mut ggml_tensor,
+        top_k: *mut ggml_tensor,
+        score: *mut ggml_tensor,
+        blocks: *mut ggml_tensor,
+        extra: *mut ggml_tensor,
+    ) -> *mut ggml_tensor;
+}
+unsafe extern "C" {
     pub fn ggml_map_custom1(
         ctx: *mut ggml_context,
         a: *mut ggml_tensor,
@@ -3971,6 +4022,13 @@ unsafe extern "C" {
     pub fn ggml_backend_tensor_copy(src: *const ggml_tensor, dst: *mut ggml_tensor);
 }
 unsafe extern "C" {
+    pub fn ggml_backend_tensor_copy_n(
+        srcs: *const *const ggml_tensor,
+        dsts: *const *mut ggml_tensor,
+        n_tensors: usize,
+    );
+}
+unsafe extern "C" {
     pub fn ggml_backend_guid(backend: ggml_backend_t) -> ggml_guid_t;
 }
 unsafe extern "C" {
@@ -4074,6 +4132,26 @@ unsafe extern "C" {
         n_copies: usize,
         stride_tensor: usize,
         stride_data: usize,
+    );
+}
+unsafe extern "C" {
+    pub fn ggml_backend_tensor_set_n(
+        tensors: *const *mut ggml_tensor,
+        data: *const ::core::ffi::c_void,
+        offsets: *const usize,
+        sizes: *const usize,
+        data_offsets: *const usize,
+        n_tensors: usize,
+    );
+}
+unsafe extern "C" {
+    pub fn ggml_backend_tensor_get_n(
+        tensors: *const *const ggml_tensor,
+        data: *mut ::core::ffi::c_void,
+        offsets: *const usize,
+        sizes: *const usize,
+        data_offsets: *const usize,
+        n_tensors: usize,
     );
 }
 unsafe extern "C" {
@@ -4419,6 +4497,20 @@ unsafe extern "C" {
     pub fn ggml_backend_sched_set_eval_callback(
         sched: ggml_backend_sched_t,
         callback: ggml_backend_sched_eval_callback,
+        user_data: *mut ::core::ffi::c_void,
+    );
+}
+unsafe extern "C" {
+    pub fn ggml_backend_sched_set_copy_callback(
+        sched: ggml_backend_sched_t,
+        callback: ggml_backend_sched_copy_callback,
+        user_data: *mut ::core::ffi::c_void,
+    );
+}
+unsafe extern "C" {
+    pub fn ggml_backend_sched_set_realloc_callback(
+        sched: ggml_backend_sched_t,
+        callback: ggml_backend_sched_realloc_callback,
         user_data: *mut ::core::ffi::c_void,
     );
 }

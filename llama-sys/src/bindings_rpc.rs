@@ -12,9 +12,9 @@ pub struct llama_shim_rpc_info {
     pub patch: u8,
     pub n_devices: u32,
 }
-pub const RPC_PROTO_MAJOR_VERSION: u32 = 7;
+pub const RPC_PROTO_MAJOR_VERSION: u32 = 8;
 pub const RPC_PROTO_MINOR_VERSION: u32 = 0;
-pub const RPC_PROTO_PATCH_VERSION: u32 = 0;
+pub const RPC_PROTO_PATCH_VERSION: u32 = 1;
 pub const GGML_RPC_MAX_SERVERS: u32 = 16;
 pub const LLAMA_SHIM_RPC_MAX_DEVICES: llama_shim_rpc_limit = 64;
 unsafe extern "C" {

@@ -80,7 +80,7 @@ fn another_version_is_a_mismatch() {
     let text = refusal("", &[("LLAMA_CPP_DIR", &dir)]);
     assert_says(
         &text,
-        &["version mismatch", "0.5.1", "needs 0.6.0", "old-checkout"],
+        &["version mismatch", "0.5.1", "needs 0.8.0", "old-checkout"],
     );
 }
 

@@ -41,7 +41,7 @@ fn a_dependent_crate_compiles_cpp_against_it() {
         r#"
 fn main() {
     let get = |name: &str| std::env::var(format!("DEP_LLAMA_{name}")).expect(name);
-    assert_eq!(get("VERSION"), "0.6.0");
+    assert_eq!(get("VERSION"), "0.8.0");
     assert_eq!(get("FEATURES"), "");
     let root = std::path::PathBuf::from(get("ROOT"));
     assert_eq!(root.join("lib"), std::path::PathBuf::from(get("LIBDIR")));
