@@ -912,6 +912,12 @@ fn parameters_that_cannot_work() {
             dry(|params| params.with_breakers(["x".repeat(41)])),
         ),
         (
+            "dry",
+            "breakers",
+            "65",
+            dry(|params| params.with_breakers((0..65).map(|i| format!("b{i}")))),
+        ),
+        (
             "logit_bias",
             "bias",
             "NaN",

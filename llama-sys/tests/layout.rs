@@ -44,7 +44,7 @@ fn layouts() -> Vec<Layout> {
         gguf_init_params { no_alloc, ctx }
         llama_batch { n_tokens, token, embd, pos, n_seq_id, seq_id, logits }
         llama_chat_message { role, content }
-        llama_context_params { n_ctx, n_batch, n_ubatch, n_seq_max, n_rs_seq, n_outputs_max, n_outputs_max_per_seq, n_threads, n_threads_batch, ctx_type, rope_scaling_type, pooling_type, attention_type, flash_attn_type, rope_freq_base, rope_freq_scale, yarn_ext_factor, yarn_attn_factor, yarn_beta_fast, yarn_beta_slow, yarn_orig_ctx, defrag_thold, cb_eval, cb_eval_user_data, type_k, type_v, abort_callback, abort_callback_data, embeddings, offload_kqv, no_perf, op_offload, swa_full, kv_unified, samplers, n_samplers, ctx_other }
+        llama_context_params { n_ctx, n_batch, n_ubatch, n_seq_max, n_rs_seq, n_outputs_max, n_outputs_max_per_seq, n_threads, n_threads_batch, ctx_type, rope_scaling_type, pooling_type, attention_type, flash_attn_type, rope_freq_base, rope_freq_scale, yarn_ext_factor, yarn_attn_factor, yarn_beta_fast, yarn_beta_slow, yarn_orig_ctx, defrag_thold, cb_eval, cb_eval_user_data, type_k, type_v, moe_cache_size, abort_callback, abort_callback_data, embeddings, offload_kqv, no_perf, op_offload, swa_full, kv_unified, samplers, n_samplers, ctx_other }
         llama_embd { data, n_rows, n_embd }
         llama_logit_bias { token, bias }
         llama_model_kv_override { tag, key, __bindgen_anon_1 }
@@ -52,7 +52,7 @@ fn layouts() -> Vec<Layout> {
         llama_model_quantize_params { nthread, ftype, output_tensor_type, token_embedding_type, allow_requantize, quantize_output_tensor, only_copy, pure_, keep_split, dry_run, imatrix, kv_overrides, tt_overrides, prune_layers, max_buf_size }
         llama_model_tensor_buft_override { pattern, buft }
         llama_opt_params { n_ctx_train, param_filter, param_filter_ud, get_opt_pars, get_opt_pars_ud, optimizer_type }
-        llama_perf_context_data { t_start_ms, t_load_ms, t_p_eval_ms, t_eval_ms, n_p_eval, n_eval, n_reused }
+        llama_perf_context_data { t_start_ms, t_load_ms, t_p_eval_ms, t_eval_ms, n_p_eval, n_eval, n_reused, n_reallocs_same, n_reallocs_diff }
         llama_perf_sampler_data { t_sample_ms, n_sample }
         llama_sampler { iface, ctx }
         llama_sampler_chain_params { no_perf }

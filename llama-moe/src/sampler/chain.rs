@@ -1,5 +1,6 @@
 //! Building a chain of samplers.
 
+use std::collections::HashSet;
 use std::ffi::CString;
 use std::mem;
 
@@ -10,7 +11,7 @@ use super::greedy::Greedy;
 use super::stage::{Selector, Stage};
 use super::{Sampler, SamplerError, Seed};
 use crate::error::{Error, Result};
-use crate::ffi::{PlainSampler, SamplerHandle, c_string};
+use crate::ffi::{PlainSampler, SamplerHandle, c_string, sys};
 use crate::model::{Token, Vocab};
 
 /// Samplers in the order in which they narrow the candidates down.
@@ -201,6 +202,7 @@ impl SamplerChain {
             let last_n = look_back("dry", params.last_n)?;
             let breakers = params.breakers.iter().map(|text| breaker(text));
             let breakers: Vec<CString> = breakers.collect::<Result<_>>()?;
+            check_breaker_count(&breakers)?;
             let model = vocab.model().handle();
             let base = params.base;
             SamplerHandle::dry(model, multiplier, base, allowed_length, last_n, &breakers)
@@ -519,4 +521,14 @@ fn breaker(text: &str) -> Result<CString> {
     }
     let value = format!("{text:?}");
     Err(parameter("dry", "breakers", value, "a breaker has 1 to 40 bytes").into())
+}
+
+/// llama.cpp ignores the distinct breakers beyond its limit, with a warning only.
+fn check_breaker_count(breakers: &[CString]) -> Result<(), SamplerError> {
+    let n = breakers.iter().collect::<HashSet<_>>().len();
+    if n as u64 <= u64::from(sys::LLAMA_DRY_MAX_SEQ_BREAKERS) {
+        return Ok(());
+    }
+    let reason = "llama.cpp takes at most 64 distinct breakers: pass fewer";
+    Err(parameter("dry", "breakers", n, reason))
 }
