@@ -7,7 +7,7 @@ use llama_moe::{
 };
 
 mod support;
-use support::decode::{batch, decode, distance, greedy, prompt, small};
+use support::decode::{batch, decode, greedy, prompt, small};
 use support::layouts::{Layout, N_EXPERT, N_EXPERT_USED};
 use support::worker::{second_device, serve_if_asked, worker};
 use support::{backend, file, load};
@@ -82,12 +82,8 @@ fn every_layout_answers_the_same_with_a_cache() {
             let mut context = model.context(cached(size)).expect("a context");
             let rows = generate(&mut context, 16);
             for (at, (row, expected)) in rows.iter().zip(&expected).enumerate() {
-                // The worker computes what the CPU computed: the kernels differ in their sums.
-                assert!(
-                    distance(row, expected) < 2e-2,
-                    "{layout:?}, {size}, token {at}: {}",
-                    distance(row, expected)
-                );
+                // The worker has the kernels of this process: every bit is equal.
+                assert_eq!(row, expected, "{layout:?}, {size}, token {at}");
             }
             let stats = stats(&mut context);
             let counts = stats.small;
@@ -152,7 +148,7 @@ fn layouts_before_and_after_agree_with_llama_cpp() {
                 refused(model.context(cached(least - 1)).map(drop)),
                 MoeCacheError::TooSmall { needed: Some(needed), .. } if needed == least
             ));
-            for size in [least, least + least / 3, 3 * least, ALL, 1 << 63, u64::MAX] {
+            for size in [least, least + least / 3, ALL, u64::MAX] {
                 let what = format!("{layout:?}, {n_devices} devices, {size}");
                 let predicted = preview.moe_cache(size).expect("a layout");
                 assert_eq!(
@@ -277,7 +273,7 @@ fn a_layer_that_a_rule_splits_is_left_out_and_reported() {
     assert!(obstacle.to_string().contains("ffn_up_exps"), "{obstacle}");
     assert!(!layout.groups()[0].layers.contains(&1), "{layout:?}");
     for (row, expected) in generate(&mut context, 8).iter().zip(&expected) {
-        assert!(distance(row, expected) < 2e-2);
+        assert_eq!(row, expected);
     }
 }
 
@@ -294,7 +290,7 @@ fn two_contexts_have_a_cache_each() {
     assert_eq!(stats(&mut second), both[1]);
     assert!(both[0].small.misses < both[1].small.misses, "{both:?}");
     for (row, expected) in rows.iter().zip(&expected) {
-        assert!(distance(row, expected) < 2e-2);
+        assert_eq!(row, expected);
     }
 }
 
@@ -303,15 +299,13 @@ fn micro_batches_of_all_sizes_and_caches_of_all_kv_types() {
     let worker = worker();
     let model = load(Layout::Qwen3Moe, on([worker.device])).expect("a model");
     let tokens = prompt(64);
-    let expected = {
-        let mut context = model.context(small()).expect("a context");
-        decode(&mut context, &tokens, 0, 0)
-    };
     for n_ubatch in [1, 8, 32, 33, 64] {
+        let plain = model.context(small().with_n_ubatch(n_ubatch));
+        let expected = decode(&mut plain.expect("a context"), &tokens, 0, 0);
         let params = cached(ALL).with_n_ubatch(n_ubatch);
         let mut context = model.context(params).expect("a context");
         let row = decode(&mut context, &tokens, 0, 0);
-        assert!(distance(&row, &expected) < 2e-2, "{n_ubatch}");
+        assert_eq!(row, expected, "{n_ubatch}");
         let stats = stats(&mut context);
         let served = stats.total().hits + stats.total().misses;
         match n_ubatch {
@@ -345,7 +339,7 @@ fn micro_batches_of_all_sizes_and_caches_of_all_kv_types() {
         };
         let (with, without) = (generate(&mut with, 8), generate(&mut without, 8));
         for (row, expected) in with.iter().zip(&without) {
-            assert!(distance(row, expected) < 5e-2, "{kind:?}");
+            assert_eq!(row, expected, "{kind:?}");
         }
     }
 }
@@ -363,7 +357,7 @@ fn states_are_saved_and_loaded_beside_a_cache() {
     let mut other = model.context(cached(ALL)).expect("a context");
     other.load_state(&state).expect("a loaded state");
     let row = decode(&mut other, &[next], at, 0);
-    assert!(distance(&row, &expected) < 2e-2);
+    assert_eq!(row, expected);
 }
 
 #[test]
