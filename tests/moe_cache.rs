@@ -1,14 +1,17 @@
 //! llama.cpp's cache of experts, on a worker's device: sizes, answers, statistics, refusals.
 #![cfg(feature = "rpc")]
 
+use llama_moe::gguf::synth::{NamedShape, Shape, Synth};
 use llama_moe::{
-    CacheType, Context, ContextError, ContextParams, Device, DryRun, Error, Model, ModelParams,
-    MoeCacheError, MoeCacheObstacle, MoeCacheStats, Pattern, Preview, Target, Token,
+    CacheType, Context, ContextError, ContextParams, Device, DryRun, Error, LoadMode, Model,
+    ModelParams, MoeCacheError, MoeCacheObstacle, MoeCacheStats, Pattern, Preview, Target, Token,
 };
 
 mod support;
 use support::decode::{batch, decode, greedy, prompt, small};
 use support::layouts::{Layout, N_EXPERT, N_EXPERT_USED};
+#[cfg(target_os = "linux")]
+use support::worker::small_worker;
 use support::worker::{second_device, serve_if_asked, worker};
 use support::{backend, file, load};
 
@@ -386,18 +389,35 @@ fn a_batch_of_many_sequences_uses_the_cache() {
     assert!(selected <= n_layer * N_EXPERT, "{counts:?}");
 }
 
+#[cfg(target_os = "linux")]
 #[test]
-fn a_context_that_does_not_fit_is_an_error() {
-    // A context of the size of the address space stands for a device that is full.
-    let worker = worker();
-    let model = load(Layout::Qwen3Moe, on([worker.device])).expect("a model");
-    let error = model
-        .context(cached(ALL).with_n_ctx(i32::MAX as u32))
-        .map(drop)
-        .expect_err("no room");
+fn a_device_without_room_is_an_error_and_the_model_stays_usable() {
+    let _turn = worker();
+    let small_worker = small_worker(768 << 20);
+    // More experts than the worker has memory, in a file without data.
+    let shape = Shape::from(NamedShape::Qwen3_30bA3b).with_layers(10);
+    let shape = shape.and_then(|shape| shape.with_width(1024));
+    let shape = shape
+        .and_then(|shape| shape.with_vocab(512))
+        .expect("a shape");
+    let dir = tempfile::tempdir().expect("a scratch folder");
+    let path = dir.path().join("model.gguf");
+    let synth = Synth::new(shape).sparse();
+    synth.write(&path).expect("a file");
+    let params = on([small_worker.device]).with_load_mode(LoadMode::Mmap);
+    let model = Model::load(&backend(), &path, params).expect("a model");
+    let size = 4 << 30;
+    let bytes = model.moe_cache(size).expect("a layout").bytes();
+    assert!(bytes > 768 << 20, "{bytes}");
+    let error = model.context(cached(size)).map(drop);
+    let error = error.expect_err("no room");
     assert!(
         matches!(error, Error::Context(ContextError::Creation { .. })),
         "{error:?}"
     );
-    let _ = generate(&mut model.context(cached(ALL)).expect("a context"), 2);
+    let small = cached(least(&model));
+    for params in [support::decode::small(), small] {
+        let mut context = model.context(params).expect("a context");
+        decode(&mut context, &[Token(1)], 0, 0);
+    }
 }
