@@ -10,6 +10,7 @@ use llama_moe::{
 mod support;
 use support::decode::{batch, decode, greedy, prompt, small};
 use support::layouts::{Layout, N_EXPERT, N_EXPERT_USED};
+use support::log::logged;
 #[cfg(target_os = "linux")]
 use support::worker::small_worker;
 use support::worker::{second_device, serve_if_asked, worker};
@@ -130,6 +131,35 @@ fn statistics_grow_with_the_slots_and_a_full_cache_misses_each_expert_once() {
     let _ = generate(&mut few, 32);
     let few = stats(&mut few);
     assert!(few.small.hit_rate() < all.small.hit_rate(), "{few:?}");
+}
+
+/// The statistics are read from the inside of llama.cpp: they are those that it logs itself.
+#[test]
+fn statistics_are_those_that_llama_cpp_logs() {
+    let worker = worker();
+    for layout in [Layout::Mixtral, Layout::GptOss, Layout::DeepSeek2] {
+        let model = load(layout, on([worker.device])).expect("a model");
+        let params = cached(6 * least(&model)).with_n_ubatch(16);
+        let mut context = model.context(params).expect("a context");
+        let _ = decode(&mut context, &prompt(60), 0, 0);
+        context.memory().clear().expect("a memory");
+        let _ = generate(&mut context, 20);
+        let stats = stats(&mut context);
+        let lines = logged(move || drop(context));
+        for (kind, counts) in [("<= 8", stats.small), (" > 8", stats.large)] {
+            let line = format!(
+                "ubatch {kind}: hits = {}, misses = {}, hit rate = {:.2}%, uploaded = {:.2} MiB",
+                counts.hits,
+                counts.misses,
+                100.0 * counts.hit_rate().expect("a hit rate"),
+                counts.uploaded_bytes as f64 / f64::from(1 << 20)
+            );
+            assert!(
+                lines.iter().any(|logged| logged.contains(&line)),
+                "{layout:?}: {line}: {lines:?}"
+            );
+        }
+    }
 }
 
 #[test]

@@ -4,6 +4,7 @@
 pub mod decode;
 pub mod gguf;
 pub mod layouts;
+pub mod log;
 pub mod others;
 pub mod random_rules;
 pub mod raw;
