@@ -5,6 +5,7 @@ pub mod decode;
 pub mod gguf;
 pub mod layouts;
 pub mod others;
+pub mod peculiar;
 pub mod raw;
 #[cfg(feature = "rpc")]
 pub mod worker;
