@@ -14,6 +14,8 @@ mod support;
 use support::gguf::{GgufWriter, TensorType};
 use support::layouts::Layout;
 use support::{backend, file, on_cpu};
+#[cfg(feature = "rpc")]
+use support::{others, peculiar};
 
 #[cfg(feature = "rpc")]
 #[test]
@@ -66,23 +68,7 @@ fn rules(layout: Layout, params: &ModelParams) -> Vec<(&'static str, ModelParams
 /// Holds a preview against the model loaded with the same parameters: every tensor, and the
 /// buffers' sizes.
 fn check(path: &Path, params: &ModelParams, what: &str) {
-    let backend = backend();
-    let preview = Preview::new(&backend, path, params).unwrap_or_else(|e| panic!("{what}: {e}"));
-    let model = Model::load(&backend, path, params.clone())
-        .unwrap_or_else(|error| panic!("{what}: {error}"));
-    let placement = model.placement().expect("a placement");
-    placement
-        .verify(&preview)
-        .unwrap_or_else(|error| panic!("{what}: {error}"));
-    assert_eq!(placement.sums(), preview.sums(), "{what}");
-    let matches: Vec<_> = model.rule_matches().cloned().collect();
-    assert_eq!(preview.rules(), matches, "{what}");
-    for (index, rule) in preview.rules().iter().enumerate() {
-        let tensors = preview.tensors().iter();
-        let by_rule = tensors.filter(|tensor| tensor.rule == Some(index) && !tensor.duplicate);
-        assert_eq!(by_rule.count(), rule.tensors.len(), "{what}: {}", rule.rule);
-    }
-
+    let (preview, model) = check_tensors(path, params, what);
     let params = ContextParams::default().with_n_ctx(256).with_n_threads(1);
     let mut context = model
         .context(params.with_n_threads_batch(1))
@@ -101,6 +87,27 @@ fn check(path: &Path, params: &ModelParams, what: &str) {
         let slack = if sum.buffer == "Vulkan_Host" { 32 } else { 0 };
         assert_eq!(said + slack, is, "{what}: {}", sum.buffer);
     }
+}
+
+/// The part of [`check`] that needs no context.
+fn check_tensors(path: &Path, params: &ModelParams, what: &str) -> (Preview, Model) {
+    let backend = backend();
+    let preview = Preview::new(&backend, path, params).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let model = Model::load(&backend, path, params.clone())
+        .unwrap_or_else(|error| panic!("{what}: {error}"));
+    let placement = model.placement().expect("a placement");
+    placement
+        .verify(&preview)
+        .unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert_eq!(placement.sums(), preview.sums(), "{what}");
+    let matches: Vec<_> = model.rule_matches().cloned().collect();
+    assert_eq!(preview.rules(), matches, "{what}");
+    for (index, rule) in preview.rules().iter().enumerate() {
+        let tensors = preview.tensors().iter();
+        let by_rule = tensors.filter(|tensor| tensor.rule == Some(index) && !tensor.duplicate);
+        assert_eq!(by_rule.count(), rule.tensors.len(), "{what}: {}", rule.rule);
+    }
+    (preview, model)
 }
 
 #[test]
@@ -137,6 +144,43 @@ fn with_a_worker() {
             check(&path, &mapped, &format!("{layout:?}, {rule}, mapped"));
         }
     }
+}
+
+/// Blocks by another name, blocks of a head, a draft without an output of its own, experts that
+/// are no feed-forward's, and rows that a weight names.
+#[cfg(feature = "rpc")]
+#[test]
+fn models_of_a_kind_of_their_own() {
+    let worker = support::worker::worker();
+    let on_worker = ModelParams::default().with_devices([worker.device]);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    let mut draft_without_output = peculiar::draft();
+    draft_without_output.remove_tensor("output.weight");
+    draft_without_output.remove_tensor("d2t");
+    for (name, file) in [
+        ("encoder-decoder", others::encoder_decoder()),
+        ("value experts", peculiar::value_experts()),
+        ("taps", peculiar::taps()),
+        ("shared keys", peculiar::shared_keys()),
+        ("draft", peculiar::draft()),
+        ("draft without output", draft_without_output),
+    ] {
+        file.write(&path);
+        for params in [on_cpu(), on_worker.clone()] {
+            for n in 0..5 {
+                let params = params.clone().with_n_gpu_layers(n);
+                check_tensors(&path, &params, &format!("{name}, {n} layers"));
+            }
+        }
+    }
+    peculiar::value_experts().write(&path);
+    let params = on_worker.with_cpu_moe_all();
+    check(&path, &params, "value experts stay");
+    let preview = Preview::new(&backend(), &path, &params).unwrap();
+    let values = preview.tensors().iter();
+    let mut values = values.filter(|tensor| tensor.name.contains("attn_v_exps"));
+    assert!(values.all(|tensor| !tensor.is_host));
 }
 
 #[cfg(feature = "rpc")]

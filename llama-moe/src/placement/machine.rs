@@ -269,8 +269,13 @@ impl Layers {
                 sum
             })
             .collect();
-        for split in &mut splits {
-            *split /= sum;
+        // Devices without any share have equal ones.
+        for (at, split) in (1u16..).zip(&mut splits) {
+            *split = if sum == 0.0 {
+                f32::from(at) / n_devices as f32
+            } else {
+                *split / sum
+            };
         }
         Self {
             n_devices,
@@ -338,7 +343,7 @@ fn assumed_size(tensor: &TensorInfo) -> u64 {
     let rows = (tensor.n_elements() / row).max(1);
     let padding = match row % ASSUMED_ROW_PADDING {
         0 => 0,
-        _ if matches!(tensor.kind.as_str(), "f32" | "f16" | "bf16") => 0,
+        _ if matches!(tensor.kind.as_str(), "f32" | "f16" | "bf16" | "f8_e4m3") => 0,
         rest => {
             let row_bytes = tensor.bytes / rows;
             row_bytes.saturating_mul(ASSUMED_ROW_PADDING - rest) / row
@@ -400,5 +405,12 @@ mod tests {
         // A device without a share gets none.
         let layers = Layers::new(3, -1, &[0.0, 1.0]);
         assert!((0..=3).all(|layer| layers.side(layer) == Side::Device(1)));
+        // Without any share, all have equal ones.
+        for n in 1..=4 {
+            let [none, equal] = [0.0, 1.0].map(|share| Layers::new(5, -1, &vec![share; n]));
+            let sides =
+                |layers: &Layers| (0..=5).map(|layer| layers.side(layer)).collect::<Vec<_>>();
+            assert_eq!(sides(&none), sides(&equal), "{n} devices");
+        }
     }
 }

@@ -122,15 +122,19 @@ impl Preview {
         params.check_previewable()?;
         let layers = Layers::new(header.n_blocks(), params.n_gpu_layers(), shares);
         let mut tensors = Vec::with_capacity(header.tensors().len() + 1);
-        let n_loaded = header.n_blocks_loaded(params.loads_mtp());
+        let with_mtp = params.loads_mtp();
+        let n_loaded = header.n_blocks_loaded(with_mtp);
         let loaded = header
             .tensors()
             .iter()
-            .filter(|tensor| tensor.block.is_none_or(|block| block < n_loaded));
+            .filter(|tensor| header.is_loaded(tensor.block, with_mtp));
         for tensor in loaded {
             let usage = ffi::weight_use(header.architecture(), &tensor.name)?;
+            let Some(usage) = usage else {
+                continue;
+            };
             // Without an operation the loader leaves a tensor out.
-            let Some((layer, op)) = usage.and_then(|usage| Some((usage.layer, usage.op?))) else {
+            let Some(op) = usage.op else {
                 continue;
             };
             let rule = overrides.rule_for(&tensor.name);
@@ -147,10 +151,10 @@ impl Preview {
                 }
             };
             let n_blocks = header.n_blocks();
-            match (layer, tensor.block) {
+            match (usage.layer, usage.block) {
                 (WeightLayer::Repeating, None) if tensor.name.starts_with("rope_") => {
                     // One copy for the blocks of each memory.
-                    for block in 0..n_loaded {
+                    for block in (0..n_loaded).filter(|block| header.has_rope_factors(*block)) {
                         add(placed(layers.side(block), op)?);
                     }
                 }
@@ -249,7 +253,7 @@ pub(super) fn shares(params: &ModelParams, in_use: &DevicesInUse) -> Vec<f32> {
     let devices = &in_use.devices;
     match (devices.len(), params.tensor_split()) {
         (0 | 1, _) => vec![1.0; devices.len()],
-        (n, []) => {
+        (_, []) => {
             let free = devices.iter().map(|device| {
                 let memory = device.memory();
                 // A device that does not say has the system's.
@@ -260,12 +264,7 @@ pub(super) fn shares(params: &ModelParams, in_use: &DevicesInUse) -> Vec<f32> {
                 };
                 memory.free as f32
             });
-            let free: Vec<f32> = free.collect();
-            if free.iter().all(|free| *free == 0.0) {
-                vec![1.0; n]
-            } else {
-                free
-            }
+            free.collect()
         }
         (n, parts) => {
             let mut parts = parts.to_vec();
@@ -276,15 +275,17 @@ pub(super) fn shares(params: &ModelParams, in_use: &DevicesInUse) -> Vec<f32> {
 }
 
 /// Whether the loader makes a second copy of these embeddings for the output. Architectures
-/// that only embed have no output.
+/// that only embed, or only decide, have no output; drafts use the target's, and BitNet the
+/// embeddings where they are.
 fn is_tied_output(header: &Header, tensor: &TensorInfo) -> bool {
     let architecture = header.architecture();
-    let embeds = architecture.contains("bert")
+    let has_none = architecture.contains("bert")
         || matches!(
             architecture,
-            "llama-embed" | "t5encoder" | "wavtokenizer-dec"
-        );
-    tensor.name == "token_embd.weight" && !embeds && header.tensor("output.weight").is_none()
+            "bitnet" | "dflash" | "eagle3" | "llama-embed" | "t5encoder" | "wavtokenizer-dec"
+        )
+        || (architecture == "lfm2" && header.hyper_parameter("decision.block_count") > Some(0));
+    tensor.name == "token_embd.weight" && !has_none && header.tensor("output.weight").is_none()
 }
 
 /// A table of bytes per buffer type, and what each rule takes.
