@@ -77,7 +77,7 @@ fn vendored(
     let (compiled, shim) = thread::scope(|scope| {
         let shim = scope.spawn(|| {
             let headers = shim::Headers::Sources(&source.dir);
-            shim::compile(&shim_files, &headers, features, out_dir)
+            shim::compile(manifest_dir, &shim_files, &headers, features, out_dir)
         });
         let compiled = cmake::build(&source, features, target, &toolkits, manifest_dir, out_dir);
         (compiled, shim.join())

@@ -32,6 +32,7 @@ pub fn files(manifest_dir: &Path) -> Result<Vec<PathBuf>, Failure> {
 /// Compiles the shim. Prints nothing for Cargo: it runs beside CMake, whose
 /// output could split a line.
 pub fn compile(
+    manifest_dir: &Path,
     files: &[PathBuf],
     headers: &Headers<'_>,
     features: &Features,
@@ -61,7 +62,9 @@ pub fn compile(
         // Linked by link(), after the choice between static and shared libstdc++.
         .cpp_link_stdlib(None)
         .out_dir(out_dir)
-        .file(all);
+        .file(all)
+        // Apart from the rest: it defines a class of llama.cpp's a second time.
+        .file(manifest_dir.join("shim/moe_cache/inside.cpp"));
     match headers {
         Headers::Sources(dir) => {
             for include in ["include", "ggml/include", "src", "."] {

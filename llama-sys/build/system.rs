@@ -37,6 +37,7 @@ pub fn build(
 
     let files = shim::files(manifest_dir)?;
     shim::compile(
+        manifest_dir,
         &files,
         &shim::Headers::Installed(&library.include_paths),
         features,

@@ -6,7 +6,7 @@
 // no_alloc and causal_attn have no public getter, nor has the list of devices.
 #include "llama-model.h"
 // INTERNAL: src/llama-context.h: llama_context::get_cparams: the output limit and the
-// kind of memory have no public getter.
+// kind of memory have no public getter. llama_context::moe_cache: the cache of experts has none.
 #include "llama-context.h"
 // INTERNAL: src/llama-batch.h: llama_batch_ext::{tokens, mem}: an extended batch does not
 // tell what it holds.
@@ -24,6 +24,40 @@
 #include "llama-ext.h"
 
 namespace llama_shim {
+
+namespace {
+
+// A member that is private. The rules of access do not apply to what is named in an explicit
+// instantiation, so this needs no change of llama.cpp's header.
+template <auto Member>
+struct exposed {
+    friend const llama_moe_cache * cache_in(const llama_context & ctx) {
+        return (ctx.*Member).get();
+    }
+};
+const llama_moe_cache * cache_in(const llama_context & ctx);
+template struct exposed<&llama_context::moe_cache>;
+
+} // namespace
+
+const void * moe_cache_of(const llama_context * ctx) {
+    return cache_in(*ctx);
+}
+
+std::map<ggml_backend_buffer_type_t, std::size_t> moe_cache_memory(const llama_context * ctx) {
+    const llama_moe_cache * cache = cache_in(*ctx);
+    if (cache == nullptr) {
+        return {};
+    }
+    return cache->memory_breakdown();
+}
+
+ggml_backend_dev_t device_of_layer(const llama_model * model, int32_t layer) {
+    if (layer < 0 || static_cast<std::size_t>(layer) >= model->layers.size()) {
+        return nullptr;
+    }
+    return model->dev_layer(layer);
+}
 
 bool is_vocab_only(const llama_model * model) {
     return model->hparams.vocab_only;

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 
 namespace llama_shim {
 
@@ -28,6 +29,15 @@ bool can_be_saved(const llama_model * model);
 
 // Whether the weights can be read back from where they are.
 bool can_be_read(const llama_model * model);
+
+// The device that a layer is assigned to; NULL for a layer that the model does not have.
+ggml_backend_dev_t device_of_layer(const llama_model * model, int32_t layer);
+
+// A context's cache of experts; NULL without one.
+const void * moe_cache_of(const llama_context * ctx);
+
+// Bytes of a context's cache of experts per buffer type.
+std::map<ggml_backend_buffer_type_t, std::size_t> moe_cache_memory(const llama_context * ctx);
 #endif
 
 // Whether an adapter was loaded for this model.

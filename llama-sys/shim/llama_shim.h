@@ -167,6 +167,15 @@ enum llama_shim_status llama_shim_model_get_device(
     ggml_backend_dev_t * device,
     char ** error) LLAMA_SHIM_NOEXCEPT;
 
+/* The device that layer `layer` is assigned to; its attention is there, and its experts would
+   be but for overrides. The number of layers is refused, and so is more. Needs llama.cpp's
+   internal headers at build time. Any thread. */
+enum llama_shim_status llama_shim_model_layer_device(
+    const struct llama_model * model,
+    int32_t layer,
+    ggml_backend_dev_t * device,
+    char ** error) LLAMA_SHIM_NOEXCEPT;
+
 /* The number of experts per layer, 0 for a dense model. Any thread. */
 enum llama_shim_status llama_shim_model_n_expert(
     const struct llama_model * model,
@@ -1013,7 +1022,8 @@ struct llama_shim_memory_entry {
     const char *               dev_name;  /* NULL with `dev`; owned by the list */
     bool                       is_host;
     uint64_t                   model;     /* bytes; a mapped file counts as a whole */
-    uint64_t                   context;
+    uint64_t                   context;   /* all of it, the cache of experts included */
+    uint64_t                   moe_cache; /* the part of `context` that is the cache of experts */
     uint64_t                   compute;
 };
 
@@ -1039,6 +1049,60 @@ enum llama_shim_status llama_shim_memory_get(
 
 /* Frees the list; NULL is fine. */
 void llama_shim_memory_free(struct llama_shim_memory * list) LLAMA_SHIM_NOEXCEPT;
+
+/* ---- the cache of experts ------------------------------------------------------------ */
+
+/* Experts that micro-batches selected, counted once per layer and micro-batch. */
+struct llama_shim_moe_cache_counts {
+    uint64_t hits;   /* were in the cache */
+    uint64_t misses; /* were uploaded */
+    uint64_t bytes;  /* uploaded */
+};
+
+struct llama_shim_moe_cache_stats {
+    struct llama_shim_moe_cache_counts up_to_8;  /* micro-batches of up to 8 tokens */
+    struct llama_shim_moe_cache_counts up_to_32; /* of 9 to 32 tokens */
+    struct llama_shim_moe_cache_counts copied;   /* experts of larger micro-batches that were
+                                                    copied from the cache, with their bytes */
+};
+
+/* Layers on one device whose experts have one form. They share their slots. */
+struct llama_shim_moe_cache_group {
+    ggml_backend_dev_t dev;
+    const int32_t *    layers; /* owned by the cache's facts */
+    size_t             n_layers;
+    int32_t            n_expert;
+    int32_t            n_slots; /* experts that fit; 0: these layers are not cached */
+};
+
+/* What llama.cpp's cache of experts holds and did. */
+struct llama_shim_moe_cache;
+
+/* Reads the facts of a context's cache; NULL in `cache` if it has none. They are a copy, which
+   may outlive the context. Needs llama.cpp's internal headers at build time. One thread per
+   context. */
+enum llama_shim_status llama_shim_moe_cache_new(
+    const struct llama_context * ctx,
+    struct llama_shim_moe_cache ** cache,
+    char ** error) LLAMA_SHIM_NOEXCEPT;
+
+/* The counts; zeros for NULL. Any thread. */
+void llama_shim_moe_cache_get_stats(
+    const struct llama_shim_moe_cache * cache,
+    struct llama_shim_moe_cache_stats * stats) LLAMA_SHIM_NOEXCEPT;
+
+/* The number of groups; 0 for NULL. Any thread. */
+size_t llama_shim_moe_cache_n_groups(const struct llama_shim_moe_cache * cache) LLAMA_SHIM_NOEXCEPT;
+
+/* Describes group `index`; an index out of range is refused. Any thread. */
+enum llama_shim_status llama_shim_moe_cache_get_group(
+    const struct llama_shim_moe_cache * cache,
+    size_t index,
+    struct llama_shim_moe_cache_group * group,
+    char ** error) LLAMA_SHIM_NOEXCEPT;
+
+/* Frees the facts; NULL is fine. */
+void llama_shim_moe_cache_free(struct llama_shim_moe_cache * cache) LLAMA_SHIM_NOEXCEPT;
 
 /* ---- how fast memory gets to a device ------------------------------------------------- */
 

@@ -1,4 +1,5 @@
 #include "guard.hpp"
+#include "internals.hpp"
 
 #ifndef LLAMA_SHIM_NO_INTERNALS
 // INTERNAL: src/llama-ext.h: llama_get_memory_breakdown: staged for the public API, not in
@@ -33,6 +34,7 @@ enum llama_shim_status llama_shim_memory_new(
         require(ctx != nullptr && list != nullptr, "an argument is NULL");
 #ifndef LLAMA_SHIM_NO_INTERNALS
         auto result = std::make_unique<llama_shim_memory>();
+        const auto cached = moe_cache_memory(ctx);
         for (const auto & [buft, sizes] : llama_get_memory_breakdown(ctx)) {
             llama_shim_memory::entry entry = {ggml_backend_buft_name(buft), {}, {}};
             entry.facts.buft    = buft;
@@ -41,6 +43,8 @@ enum llama_shim_status llama_shim_memory_new(
             entry.facts.model   = sizes.model;
             entry.facts.context = sizes.context;
             entry.facts.compute = sizes.compute;
+            const auto part = cached.find(buft);
+            entry.facts.moe_cache = part != cached.end() ? part->second : 0;
             if (entry.facts.dev != nullptr) {
                 entry.dev_name = ggml_backend_dev_name(entry.facts.dev);
             }

@@ -193,6 +193,24 @@ enum llama_shim_status llama_shim_model_get_device(
     });
 }
 
+enum llama_shim_status llama_shim_model_layer_device(
+        const struct llama_model * model, int32_t layer, ggml_backend_dev_t * device, char ** error) noexcept {
+    if (device != nullptr) {
+        *device = nullptr;
+    }
+    return guard(error, [&] {
+        require(model != nullptr && device != nullptr, "an argument is NULL");
+#ifndef LLAMA_SHIM_NO_INTERNALS
+        require(!is_vocab_only(model), "the model was loaded for its vocabulary only");
+        *device = device_of_layer(model, layer);
+        require(*device != nullptr, "the model has no layer with this index");
+#else
+        (void) layer;
+        no_internals();
+#endif
+    });
+}
+
 enum llama_shim_status llama_shim_model_n_expert(
         const struct llama_model * model, int32_t * n_expert, char ** error) noexcept {
     if (n_expert != nullptr) {

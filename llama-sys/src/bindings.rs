@@ -878,11 +878,40 @@ pub struct llama_shim_memory_entry {
     pub is_host: bool,
     pub model: u64,
     pub context: u64,
+    pub moe_cache: u64,
     pub compute: u64,
 }
 #[repr(C)]
 #[derive(Debug, Copy, Clone)]
 pub struct llama_shim_memory {
+    _unused: [u8; 0],
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct llama_shim_moe_cache_counts {
+    pub hits: u64,
+    pub misses: u64,
+    pub bytes: u64,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct llama_shim_moe_cache_stats {
+    pub up_to_8: llama_shim_moe_cache_counts,
+    pub up_to_32: llama_shim_moe_cache_counts,
+    pub copied: llama_shim_moe_cache_counts,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct llama_shim_moe_cache_group {
+    pub dev: ggml_backend_dev_t,
+    pub layers: *const i32,
+    pub n_layers: usize,
+    pub n_expert: i32,
+    pub n_slots: i32,
+}
+#[repr(C)]
+#[derive(Debug, Copy, Clone)]
+pub struct llama_shim_moe_cache {
     _unused: [u8; 0],
 }
 #[repr(C)]
@@ -6587,6 +6616,14 @@ unsafe extern "C" {
     ) -> llama_shim_status;
 }
 unsafe extern "C" {
+    pub fn llama_shim_model_layer_device(
+        model: *const llama_model,
+        layer: i32,
+        device: *mut ggml_backend_dev_t,
+        error: *mut *mut ::core::ffi::c_char,
+    ) -> llama_shim_status;
+}
+unsafe extern "C" {
     pub fn llama_shim_model_n_expert(
         model: *const llama_model,
         n_expert: *mut i32,
@@ -7261,6 +7298,33 @@ unsafe extern "C" {
 }
 unsafe extern "C" {
     pub fn llama_shim_memory_free(list: *mut llama_shim_memory);
+}
+unsafe extern "C" {
+    pub fn llama_shim_moe_cache_new(
+        ctx: *const llama_context,
+        cache: *mut *mut llama_shim_moe_cache,
+        error: *mut *mut ::core::ffi::c_char,
+    ) -> llama_shim_status;
+}
+unsafe extern "C" {
+    pub fn llama_shim_moe_cache_get_stats(
+        cache: *const llama_shim_moe_cache,
+        stats: *mut llama_shim_moe_cache_stats,
+    );
+}
+unsafe extern "C" {
+    pub fn llama_shim_moe_cache_n_groups(cache: *const llama_shim_moe_cache) -> usize;
+}
+unsafe extern "C" {
+    pub fn llama_shim_moe_cache_get_group(
+        cache: *const llama_shim_moe_cache,
+        index: usize,
+        group: *mut llama_shim_moe_cache_group,
+        error: *mut *mut ::core::ffi::c_char,
+    ) -> llama_shim_status;
+}
+unsafe extern "C" {
+    pub fn llama_shim_moe_cache_free(cache: *mut llama_shim_moe_cache);
 }
 unsafe extern "C" {
     pub fn llama_shim_transfer_new(
