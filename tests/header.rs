@@ -12,7 +12,7 @@ mod support;
 use support::gguf::{self, GgufWriter, TensorType};
 use support::layouts::{self, Layout, N_EMBD, N_EXPERT, N_EXPERT_USED};
 use support::raw::{self, Raw};
-use support::{backend, on_cpu, peculiar};
+use support::{backend, on_cpu, peculiar, sparse};
 
 fn written(bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
@@ -982,7 +982,10 @@ fn numbers_that_an_architecture_can_do_with() {
         peculiar::value_experts(),
         peculiar::taps(),
         peculiar::shared_keys(),
+        peculiar::convolution(),
         peculiar::draft(),
+        sparse::engram(),
+        sparse::latent(),
     ];
     for mut file in models {
         file.arch(

@@ -21,7 +21,7 @@ mod support;
 use support::gguf::{GgufWriter, Value};
 use support::layouts::{Layout, vocabulary_only};
 use support::raw::{self, Raw};
-use support::{backend, on_cpu, others, peculiar};
+use support::{backend, on_cpu, others, peculiar, sparse};
 
 /// Set in the process that reads.
 const READER: &str = "LLAMA_MOE_TEST_READER";
@@ -151,7 +151,10 @@ fn models() -> Vec<(String, GgufWriter)> {
         ("value experts", peculiar::value_experts()),
         ("taps", peculiar::taps()),
         ("shared keys", peculiar::shared_keys()),
+        ("convolution", peculiar::convolution()),
         ("draft", peculiar::draft()),
+        ("engram", sparse::engram()),
+        ("latent", sparse::latent()),
         ("vocabulary", vocabulary_only()),
     ];
     let others = others.map(|(name, writer)| (name.to_owned(), writer));

@@ -15,7 +15,7 @@ use support::gguf::{GgufWriter, TensorType};
 use support::layouts::Layout;
 use support::{backend, file, on_cpu};
 #[cfg(feature = "rpc")]
-use support::{others, peculiar};
+use support::{others, peculiar, sparse};
 
 #[cfg(feature = "rpc")]
 #[test]
@@ -163,7 +163,10 @@ fn models_of_a_kind_of_their_own() {
         ("value experts", peculiar::value_experts()),
         ("taps", peculiar::taps()),
         ("shared keys", peculiar::shared_keys()),
+        ("convolution", peculiar::convolution()),
         ("draft", peculiar::draft()),
+        ("engram", sparse::engram()),
+        ("latent", sparse::latent()),
         ("draft without output", draft_without_output),
     ] {
         file.write(&path);

@@ -37,6 +37,7 @@ pub enum Value {
     I32s(Vec<i32>),
     U32s(Vec<u32>),
     Bools(Vec<bool>),
+    U64s(Vec<u64>),
 }
 
 /// GGUF's number for an array; the elements' own number follows it.
@@ -55,7 +56,7 @@ impl Value {
             Value::F32(_) | Value::F32s(_) => 6,
             Value::Bool(_) | Value::Bools(_) => 7,
             Value::String(_) | Value::Strings(_) => 8,
-            Value::U64(_) => 10,
+            Value::U64(_) | Value::U64s(_) => 10,
             Value::I64(_) => 11,
             Value::F64(_) => 12,
         }
@@ -81,6 +82,10 @@ impl Value {
                 out.extend(values.iter().flat_map(|value| value.to_le_bytes()));
             }
             Value::U32s(values) => {
+                array(out, values.len());
+                out.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+            }
+            Value::U64s(values) => {
                 array(out, values.len());
                 out.extend(values.iter().flat_map(|value| value.to_le_bytes()));
             }
@@ -113,7 +118,8 @@ impl Value {
             | Value::F32s(_)
             | Value::I32s(_)
             | Value::U32s(_)
-            | Value::Bools(_) => {
+            | Value::Bools(_)
+            | Value::U64s(_) => {
                 unreachable!("an array is no scalar")
             }
         }

@@ -7,6 +7,7 @@ pub mod layouts;
 pub mod others;
 pub mod peculiar;
 pub mod raw;
+pub mod sparse;
 #[cfg(feature = "rpc")]
 pub mod worker;
 

@@ -9,16 +9,16 @@ use super::gguf::{
 use super::layouts::{N_EMBD, vocabulary};
 use super::others::{N_FF, N_LAYER, matrix, start, vector};
 
-const N_HEAD: u64 = 4;
-const HEAD: u64 = N_EMBD / N_HEAD;
+pub(super) const N_HEAD: u64 = 4;
+pub(super) const HEAD: u64 = N_EMBD / N_HEAD;
 
 /// A matrix and what is added to its product.
-fn biased(file: &mut GgufWriter, name: &str, columns: u64, rows: u64) {
+pub(super) fn biased(file: &mut GgufWriter, name: &str, columns: u64, rows: u64) {
     matrix(file, &format!("{name}.weight"), columns, rows);
     vector(file, &format!("{name}.bias"), rows, 0.0);
 }
 
-fn attention(file: &mut GgufWriter, layer: u64, parts: &[&str]) {
+pub(super) fn attention(file: &mut GgufWriter, layer: u64, parts: &[&str]) {
     for part in parts {
         matrix(
             file,
@@ -29,13 +29,13 @@ fn attention(file: &mut GgufWriter, layer: u64, parts: &[&str]) {
     }
 }
 
-fn norms(file: &mut GgufWriter, layer: u64, names: &[(&str, u64)]) {
+pub(super) fn norms(file: &mut GgufWriter, layer: u64, names: &[(&str, u64)]) {
     for (name, n) in names {
         vector(file, &format!("blk.{layer}.{name}.weight"), *n, 1.0);
     }
 }
 
-fn feed_forward(file: &mut GgufWriter, layer: u64) {
+pub(super) fn feed_forward(file: &mut GgufWriter, layer: u64) {
     for part in ["gate", "up"] {
         matrix(
             file,
@@ -164,6 +164,53 @@ pub fn shared_keys() -> GgufWriter {
         );
         attention(&mut file, layer, &["q", "k", "v", "output"]);
         feed_forward(&mut file, layer);
+    }
+    file
+}
+
+/// LFM3: a convolution, then attention to a window, then to all, which alone turns positions by
+/// factors.
+pub fn convolution() -> GgufWriter {
+    const N_LAYER: u64 = 3;
+    const N_CONV: u64 = 3;
+    let mut file = start(
+        "lfm3",
+        &[
+            ("block_count", N_LAYER as u32),
+            ("attention.sliding_window", 64),
+            ("shortconv.l_cache", N_CONV as u32),
+        ],
+    );
+    file.arch("attention.layer_norm_rms_epsilon", Value::F32(1e-5))
+        .arch("rope.freq_base_swa", Value::F32(10000.0))
+        .arch("attention.head_count_kv", Value::U32s(vec![0, 4, 4]))
+        .arch(
+            "attention.sliding_window_pattern",
+            Value::Bools(vec![false, true, false]),
+        );
+    vector(&mut file, "output_norm.weight", N_EMBD, 1.0);
+    vector(&mut file, "rope_freqs.weight", HEAD / 2, 1.0);
+    for layer in 0..N_LAYER {
+        let name = |part: &str| format!("blk.{layer}.{part}.weight");
+        norms(
+            &mut file,
+            layer,
+            &[("attn_norm", N_EMBD), ("ffn_norm", N_EMBD)],
+        );
+        feed_forward(&mut file, layer);
+        if layer == 0 {
+            matrix(&mut file, &name("shortconv.conv"), N_CONV, N_EMBD);
+            matrix(&mut file, &name("shortconv.in_proj"), N_EMBD, 3 * N_EMBD);
+            matrix(&mut file, &name("shortconv.out_proj"), N_EMBD, N_EMBD);
+            continue;
+        }
+        norms(
+            &mut file,
+            layer,
+            &[("attn_q_norm", HEAD), ("attn_k_norm", HEAD)],
+        );
+        attention(&mut file, layer, &["q", "k", "v", "output"]);
+        matrix(&mut file, &name("attn_gate"), N_EMBD, N_HEAD);
     }
     file
 }
