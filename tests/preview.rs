@@ -6,16 +6,16 @@ use std::path::Path;
 
 use llama_moe::gguf::synth::{NamedShape, Shape, Synth};
 use llama_moe::{
-    Budget, ContextParams, Device, LoadMode, Model, ModelParams, Pattern, Planner, Preview,
-    SplitMode, Target,
+    Budget, ContextParams, Device, LazyMode, LoadMode, Model, ModelParams, Pattern, Planner,
+    Preview, SplitMode, Target,
 };
 
 mod support;
 use support::gguf::{GgufWriter, TensorType};
 use support::layouts::Layout;
-use support::{backend, file, on_cpu};
+use support::{backend, file, on_cpu, sparse};
 #[cfg(feature = "rpc")]
-use support::{others, peculiar, sparse};
+use support::{others, peculiar};
 
 #[cfg(feature = "rpc")]
 #[test]
@@ -69,6 +69,11 @@ fn rules(layout: Layout, params: &ModelParams) -> Vec<(&'static str, ModelParams
 /// buffers' sizes.
 fn check(path: &Path, params: &ModelParams, what: &str) {
     let (preview, model) = check_tensors(path, params, what);
+    for (index, rule) in preview.rules().iter().enumerate() {
+        let tensors = preview.tensors().iter();
+        let by_rule = tensors.filter(|tensor| tensor.rule == Some(index) && !tensor.duplicate);
+        assert_eq!(by_rule.count(), rule.tensors.len(), "{what}: {}", rule.rule);
+    }
     let params = ContextParams::default().with_n_ctx(256).with_n_threads(1);
     let mut context = model
         .context(params.with_n_threads_batch(1))
@@ -102,11 +107,6 @@ fn check_tensors(path: &Path, params: &ModelParams, what: &str) -> (Preview, Mod
     assert_eq!(placement.sums(), preview.sums(), "{what}");
     let matches: Vec<_> = model.rule_matches().cloned().collect();
     assert_eq!(preview.rules(), matches, "{what}");
-    for (index, rule) in preview.rules().iter().enumerate() {
-        let tensors = preview.tensors().iter();
-        let by_rule = tensors.filter(|tensor| tensor.rule == Some(index) && !tensor.duplicate);
-        assert_eq!(by_rule.count(), rule.tensors.len(), "{what}: {}", rule.rule);
-    }
     (preview, model)
 }
 
@@ -184,6 +184,25 @@ fn models_of_a_kind_of_their_own() {
     let values = preview.tensors().iter();
     let mut values = values.filter(|tensor| tensor.name.contains("attn_v_exps"));
     assert!(values.all(|tensor| !tensor.is_host));
+}
+
+#[test]
+fn what_stays_in_the_file_is_mapped_and_asks_no_rule() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    sparse::engram().write(&path);
+    let params = on_cpu()
+        .with_load_mode(LoadMode::None)
+        .with_override(Pattern::new("token_embd").unwrap(), Target::Cpu);
+    for (mode, buffer) in [(LazyMode::On, "CPU_Mapped"), (LazyMode::Auto, "CPU")] {
+        let params = params.clone().with_lazy_mode(mode);
+        let (preview, _) = check_tensors(&path, &params, &format!("{mode:?}"));
+        let mut tensors = preview.tensors().iter();
+        let words = tensors.find(|tensor| tensor.name.starts_with("per_layer"));
+        let words = words.expect("the words");
+        assert_eq!(words.buffer, buffer);
+        assert_eq!(words.rule.is_none(), mode == LazyMode::On);
+    }
 }
 
 #[cfg(feature = "rpc")]

@@ -263,6 +263,12 @@ impl Header {
         }
     }
 
+    /// Whether the loader can leave a tensor in the file, and read rows of it when they are needed.
+    pub(crate) fn can_stay_in_file(&self, tensor: &TensorInfo) -> bool {
+        tensor.name == "per_layer_token_embd.weight"
+            && matches!(self.architecture(), "deepseek41" | "gemma4" | "qwen4exp")
+    }
+
     /// Whether a block turns its positions by the factors that blocks share. In some
     /// architectures only attention to the whole context does.
     pub(crate) fn has_rope_factors(&self, block: u32) -> bool {

@@ -30,6 +30,10 @@ pub(super) struct Machine {
     cpu: Vec<WeightPlace>,
     devices: Devices,
     use_mmap: bool,
+    /// What stays in the file is mapped, however the rest is read; a dry run maps nothing.
+    is_dry: bool,
+    /// Bytes above which tensors stay in the file that can.
+    stay_in_file_above: Option<u64>,
     hparams: WeightHparams,
     /// Asked once for all weights of a kind: an RPC worker answers over the network.
     known: RefCell<HashMap<Question, Answer>>,
@@ -84,6 +88,7 @@ impl Machine {
         params: &ModelParams,
         in_use: &DevicesInUse,
         load_mode: LoadMode,
+        is_dry: bool,
     ) -> Result<Self> {
         let _registry = read_registry();
         let handles: Vec<DeviceHandle> = in_use.devices.iter().map(|d| d.handle()).collect();
@@ -106,6 +111,8 @@ impl Machine {
             cpu,
             devices: Devices::Real(devices),
             use_mmap: use_mmap && ffi::supports_mmap(),
+            is_dry,
+            stay_in_file_above: params.stay_in_file_above(in_use),
             hparams: hparams(header),
             known: RefCell::default(),
         })
@@ -118,6 +125,8 @@ impl Machine {
             cpu: ffi::cpu_places(&[], true, false)?,
             devices: Devices::Assumed(devices),
             use_mmap: false,
+            is_dry: true,
+            stay_in_file_above: None,
             hparams: hparams(header),
             known: RefCell::default(),
         })
@@ -147,6 +156,17 @@ impl Machine {
         tensor: &TensorInfo,
     ) -> Result<Answer> {
         self.answer(side, side != Side::Cpu, op, tensor)
+    }
+
+    /// Where a weight is that stays in the file; `None` if it does not, though it could.
+    pub(super) fn place_in_file(&self, tensor: &TensorInfo) -> Result<Option<Answer>> {
+        let stays = self.stay_in_file_above.is_some_and(|n| tensor.bytes > n);
+        let Some(place) = self.cpu.last().filter(|_| stays) else {
+            return Ok(None);
+        };
+        let is_mapped = !self.is_dry && place.device.caps().buffer_from_host_ptr;
+        let shape = tensor.weight_shape();
+        self.answer_at(*place, is_mapped, shape).map(Some)
     }
 
     fn answer(
@@ -217,9 +237,14 @@ impl Machine {
             place = *cpu;
         }
         let device = place.device;
-        let mapped = self.use_mmap
+        let is_mapped = self.use_mmap
             && device.buffer_type() == Some(place.buffer)
             && device.caps().buffer_from_host_ptr;
+        self.answer_at(place, is_mapped, shape)
+    }
+
+    fn answer_at(&self, place: WeightPlace, is_mapped: bool, shape: WeightShape) -> Result<Answer> {
+        let device = place.device;
         let name = place.buffer.name();
         let index = match &self.devices {
             Devices::Real(devices) => devices.iter().position(|real| {
@@ -229,7 +254,7 @@ impl Machine {
         };
         let owner = place.buffer.device().or(Some(device));
         Ok(Answer {
-            buffer: if mapped {
+            buffer: if is_mapped {
                 format!("{name}_Mapped")
             } else {
                 name

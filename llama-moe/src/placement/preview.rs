@@ -105,7 +105,7 @@ impl Preview {
             .overrides()
             .lower_for(&header, params.loads_mtp(), &in_use)?;
         let load_mode = LoadMode::from_raw(params.choose_load_mode(&overrides, &in_use));
-        let machine = Machine::real(&header, params, &in_use, load_mode)?;
+        let machine = Machine::real(&header, params, &in_use, load_mode, params.is_no_alloc())?;
         let shares = shares(params, &in_use);
         Self::on(&machine, &header, params, &shares, &overrides, load_mode)
     }
@@ -137,6 +137,13 @@ impl Preview {
             let Some(op) = usage.op else {
                 continue;
             };
+            // No rule is asked for it.
+            if header.can_stay_in_file(tensor)
+                && let Some(answer) = machine.place_in_file(tensor)?
+            {
+                tensors.push(TensorPreview::new(tensor, answer, None, false));
+                continue;
+            }
             let rule = overrides.rule_for(&tensor.name);
             let placed = |side: Side, op: WeightOp| -> Result<Answer> {
                 match rule.and_then(|rule| overrides.side(rule, machine)) {
