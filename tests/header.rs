@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use llama_moe::gguf::{Header, Role, TensorInfo, Value};
-use llama_moe::{Error, KvOverride, Model};
+use llama_moe::{Error, KvOverride, Model, Preview};
 
 mod support;
 use support::gguf::{self, GgufWriter, TensorType};
@@ -917,6 +917,10 @@ fn numbers_that_an_architecture_asserts_on() {
         file.arch("kda.gate_lower_bound", gguf::Value::F32(0.5));
     });
     assert!(reason.contains("kda.gate_lower_bound = 0.5"), "{reason}");
+    let reason = refused_load("llama", |file| {
+        file.u32("prism.hadamard.block_size", 1 << 15);
+    });
+    assert!(reason.contains("block_size = 32768: at most"), "{reason}");
     // The first layer's number counts, where others divide by it.
     let reason = refused_load("qwen3moe", |file| {
         file.arch("expert_count", gguf::Value::U32(4));
@@ -997,6 +1001,25 @@ fn numbers_that_an_architecture_can_do_with() {
             panic!("{error}");
         }
     }
+}
+
+#[test]
+fn rotated_weights_are_loaded() {
+    let mut file = Layout::Qwen3Moe.writer();
+    file.u32("prism.hadamard.version", 1)
+        .u32("prism.hadamard.block_size", 32)
+        .string(
+            "prism.hadamard.transform",
+            "normalized-sylvester-walsh-hadamard",
+        )
+        .string("prism.hadamard.axis", "input-last-dimension")
+        .string("prism.hadamard.sign_mode", "identity")
+        .strings("prism.hadamard.weight_names", &["blk.0.attn_q.weight"]);
+    let (_dir, path) = written(&file.to_bytes());
+    let model = Model::load(&backend(), &path, on_cpu()).unwrap();
+    // The rotation is the loader's own, and no tensor of the file.
+    let preview = Preview::new(&backend(), &path, &on_cpu()).unwrap();
+    model.placement().unwrap().verify(&preview).unwrap();
 }
 
 #[test]

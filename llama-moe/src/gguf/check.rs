@@ -19,6 +19,10 @@ const MAX_DUMMY_TOKENS: u64 = 1 << 22;
 /// Tensors that llama.cpp's loader hands to `ggml_rope_ext`.
 const ROPE_FACTORS: [&str; 3] = ["rope_freqs", "rope_factors_long", "rope_factors_short"];
 
+/// llama.cpp makes a square matrix of 32-bit numbers for weights that are stored rotated: 1 GiB
+/// at this many rows.
+const MAX_ROTATION: u64 = 1 << 14;
+
 /// The last of `enum llama_pooling_type`: others end the process once a context pools.
 const MAX_POOLING_TYPE: u64 = 4;
 
@@ -230,6 +234,13 @@ impl Header {
             return Err(format!(
                 "{architecture}.rope.scaling.type = {scaling:?}: llama.cpp knows none, linear, yarn \
                  and longrope"
+            ));
+        }
+        const ROTATION: &str = "prism.hadamard.block_size";
+        let rotation = self.gguf().whole_numbers(ROTATION).max().unwrap_or(0);
+        if rotation > MAX_ROTATION {
+            return Err(format!(
+                "{ROTATION} = {rotation}: at most {MAX_ROTATION} are possible"
             ));
         }
         self.check_tensor_types()?;

@@ -224,7 +224,8 @@ impl Preview {
 
     /// Bytes that the weights take in a buffer type, with what it adds to each for alignment:
     /// the size of the buffer that llama.cpp will allocate, as
-    /// [`MemoryEntry::model`](crate::MemoryEntry::model) has it.
+    /// [`MemoryEntry::model`](crate::MemoryEntry::model) has it. For weights that are stored
+    /// rotated, llama.cpp makes the rotations on top.
     #[must_use]
     pub fn allocated(&self, buffer: &str) -> u64 {
         let tensors = self.tensors.iter();
