@@ -14,7 +14,7 @@ use crate::measure::MeasureError;
 #[cfg(feature = "measure")]
 use crate::measure::quality::QualityError;
 use crate::model::{LoraError, VocabError};
-use crate::placement::{OverrideError, PatternError, PlanError, VerifyError};
+use crate::placement::{MoeCacheError, OverrideError, PatternError, PlanError, VerifyError};
 use crate::sampler::SamplerError;
 
 /// The result of this crate's calls.
@@ -139,6 +139,10 @@ pub enum Error {
     /// A context cannot be made or used.
     #[error(transparent)]
     Context(#[from] ContextError),
+
+    /// Experts cannot be cached on a device.
+    #[error(transparent)]
+    MoeCache(#[from] MoeCacheError),
 
     /// A batch cannot be built or does not suit the context.
     #[error(transparent)]

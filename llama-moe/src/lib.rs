@@ -120,7 +120,8 @@ pub use chat::{
 pub use context::{
     AbortToken, AttentionType, Batch, BatchError, CacheType, Context, ContextError, ContextParams,
     ContextPerf, ControlVectorError, DecodeError, EvalCallback, EvalTensor, FlashAttention, Memory,
-    MemoryEntry, MemoryError, OutputError, PoolingType, Pos, RopeScaling, SeqId, StateError,
+    MemoryEntry, MemoryError, MoeCacheCounts, MoeCacheStats, OutputError, PoolingType, Pos,
+    RopeScaling, SeqId, StateError,
 };
 pub use error::{Error, FailureKind, Result};
 pub use model::{
@@ -129,10 +130,11 @@ pub use model::{
     VocabType,
 };
 pub use placement::{
-    Budget, Difference, DryRun, Limits, LoweredOverrides, MemoryKind, MemoryUse, OverrideError,
-    Pattern, PatternError, Picture, PictureCell, Placement, PlacementSum, Plan, PlanError,
-    PlannedMemory, Planner, Preview, RawOverrides, Rule, RuleMatch, Target, TensorOverrides,
-    TensorPlacement, TensorPreview, VerifyError, host_bandwidth,
+    Budget, Difference, DryRun, Limits, LoweredOverrides, MemoryKind, MemoryUse, MoeCacheError,
+    MoeCacheGroup, MoeCacheLayout, MoeCacheObstacle, OverrideError, Pattern, PatternError, Picture,
+    PictureCell, Placement, PlacementSum, Plan, PlanError, PlannedMemory, Planner, Preview,
+    RawOverrides, Rule, RuleMatch, Target, TensorOverrides, TensorPlacement, TensorPreview,
+    VerifyError, host_bandwidth,
 };
 #[cfg(feature = "llguidance")]
 pub use sampler::JsonGuide;

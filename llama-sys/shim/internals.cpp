@@ -52,6 +52,10 @@ std::map<ggml_backend_buffer_type_t, std::size_t> moe_cache_memory(const llama_c
     return cache->memory_breakdown();
 }
 
+uint32_t n_expert_used_by(const llama_model * model) {
+    return model->hparams.n_expert_used_max();
+}
+
 ggml_backend_dev_t device_of_layer(const llama_model * model, int32_t layer) {
     if (layer < 0 || static_cast<std::size_t>(layer) >= model->layers.size()) {
         return nullptr;

@@ -30,6 +30,9 @@ bool can_be_saved(const llama_model * model);
 // Whether the weights can be read back from where they are.
 bool can_be_read(const llama_model * model);
 
+// The most routed experts that a token uses in any layer.
+uint32_t n_expert_used_by(const llama_model * model);
+
 // The device that a layer is assigned to; NULL for a layer that the model does not have.
 ggml_backend_dev_t device_of_layer(const llama_model * model, int32_t layer);
 

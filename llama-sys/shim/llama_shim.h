@@ -167,6 +167,13 @@ enum llama_shim_status llama_shim_model_get_device(
     ggml_backend_dev_t * device,
     char ** error) LLAMA_SHIM_NOEXCEPT;
 
+/* The most routed experts that a token uses in any layer; 0 for a dense model. Needs
+   llama.cpp's internal headers at build time. Any thread. */
+enum llama_shim_status llama_shim_model_n_expert_used(
+    const struct llama_model * model,
+    int32_t * n_expert_used,
+    char ** error) LLAMA_SHIM_NOEXCEPT;
+
 /* The device that layer `layer` is assigned to; its attention is there, and its experts would
    be but for overrides. The number of layers is refused, and so is more. Needs llama.cpp's
    internal headers at build time. Any thread. */

@@ -225,3 +225,18 @@ enum llama_shim_status llama_shim_model_n_expert(
 #endif
     });
 }
+
+enum llama_shim_status llama_shim_model_n_expert_used(
+        const struct llama_model * model, int32_t * n_expert_used, char ** error) noexcept {
+    if (n_expert_used != nullptr) {
+        *n_expert_used = 0;
+    }
+    return guard(error, [&] {
+        require(model != nullptr && n_expert_used != nullptr, "an argument is NULL");
+#ifndef LLAMA_SHIM_NO_INTERNALS
+        *n_expert_used = static_cast<int32_t>(n_expert_used_by(model));
+#else
+        no_internals();
+#endif
+    });
+}

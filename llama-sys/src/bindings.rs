@@ -6616,6 +6616,13 @@ unsafe extern "C" {
     ) -> llama_shim_status;
 }
 unsafe extern "C" {
+    pub fn llama_shim_model_n_expert_used(
+        model: *const llama_model,
+        n_expert_used: *mut i32,
+        error: *mut *mut ::core::ffi::c_char,
+    ) -> llama_shim_status;
+}
+unsafe extern "C" {
     pub fn llama_shim_model_layer_device(
         model: *const llama_model,
         layer: i32,

@@ -22,8 +22,18 @@ pub struct MemoryEntry {
     pub model: u64,
     /// The context's memory: the KV cache.
     pub context: u64,
+    /// The cache of experts; on the CPU the tables that say where each expert is.
+    pub moe_cache: u64,
     /// Buffers for computing.
     pub compute: u64,
+}
+
+impl MemoryEntry {
+    /// All of it, in bytes.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.model + self.context + self.moe_cache + self.compute
+    }
 }
 
 impl Context {
@@ -47,7 +57,8 @@ impl Context {
                     device,
                     is_host: Device::is_system_memory(device, record.is_host),
                     model: record.model,
-                    context: record.context,
+                    context: record.context.saturating_sub(record.moe_cache),
+                    moe_cache: record.moe_cache,
                     compute: record.compute,
                 }
             })

@@ -33,6 +33,7 @@ mod breakdown;
 mod decode;
 mod eval;
 mod memory;
+mod moe_cache;
 mod outputs;
 mod params;
 mod perf;
@@ -50,6 +51,7 @@ pub use breakdown::MemoryEntry;
 pub use decode::DecodeError;
 pub use eval::{EvalCallback, EvalTensor};
 pub use memory::{Memory, MemoryError};
+pub use moe_cache::{MoeCacheCounts, MoeCacheStats};
 pub use outputs::OutputError;
 pub use params::{
     AttentionType, CacheType, ContextParams, FlashAttention, PoolingType, RopeScaling,
@@ -63,6 +65,7 @@ use crate::backend::read_registry;
 use crate::error::{FailureKind, Result};
 use crate::ffi::{ContextHandle, ContextNumber, EvalHook, Failure};
 use crate::model::{LoraAdapter, Model};
+use crate::placement::{MoeCacheError, MoeCacheLayout};
 
 /// Held while a context is made, which can change numbers of its model.
 static CREATION: Mutex<()> = Mutex::new(());
@@ -121,6 +124,7 @@ pub struct Context {
     n_outputs_max: u32,
     has_memory: bool,
     kv_unified: bool,
+    moe_cache: Option<MoeCacheLayout>,
     embeddings: bool,
     /// An encoder-decoder model has something to decode from.
     encoded: bool,
@@ -146,8 +150,8 @@ impl Model {
     ///
     /// # Errors
     /// [`ContextError`] if the model was loaded without weights or llama.cpp fails, such as for
-    /// want of memory; [`Error::Parameter`](crate::Error::Parameter) for a parameter that
-    /// cannot work.
+    /// want of memory; [`MoeCacheError`] if experts cannot be cached as asked;
+    /// [`Error::Parameter`](crate::Error::Parameter) for a parameter that cannot work.
     pub fn context(&self, params: ContextParams) -> Result<Context> {
         if self.is_no_alloc() {
             return Err(ContextError::NoAlloc.into());
@@ -162,13 +166,21 @@ impl Model {
     /// As [`context`](Self::context), but for a model without weights.
     pub(crate) fn context_sizes(&self, params: ContextParams) -> Result<ContextSizes> {
         let mut context = self.create_context(params)?;
+        let mut entries = context.memory_breakdown()?;
+        if let Some(layout) = &context.moe_cache {
+            // Without weights llama.cpp leaves out what a device adds to each tensor.
+            for entry in entries.iter_mut().filter(|entry| !entry.is_host) {
+                let device = entry.device.map(|device| device.name());
+                entry.moe_cache = device.map_or(0, |device| layout.bytes_on(&device));
+            }
+        }
         Ok(ContextSizes {
             n_ctx: context.n_ctx(),
             n_ctx_seq: context.n_ctx_seq(),
             n_batch: context.n_batch(),
             n_ubatch: context.n_ubatch(),
             n_seq_max: context.n_seq_max(),
-            entries: context.memory_breakdown()?,
+            entries,
         })
     }
 
@@ -178,6 +190,11 @@ impl Model {
         }
         let mut settings = params.settings_for(self)?;
         let embeddings = settings.embeddings;
+        let moe_cache = match params.moe_cache_size() {
+            0 => None,
+            _ if embeddings => return Err(MoeCacheError::Embeddings.into()),
+            size => Some(self.moe_cache(size)?),
+        };
         if settings.n_seq_max > 1 || settings.n_outputs_max != 0 {
             // Turned on once it is known that llama.cpp can reserve memory for it.
             settings.embeddings = false;
@@ -208,6 +225,7 @@ impl Model {
             n_vocab: self.n_vocab(),
             n_outputs_max,
             kv_unified: settings.kv_unified,
+            moe_cache: None,
             embeddings: settings.embeddings,
             outputs: Outputs::default(),
             encoded: false,
@@ -217,6 +235,9 @@ impl Model {
             handle,
         };
         context.set_embeddings(embeddings)?;
+        if let Some(layout) = moe_cache {
+            context.settle_moe_cache(layout)?;
+        }
         Ok(context)
     }
 }

@@ -9,6 +9,7 @@ use super::threads;
 use crate::error::{Error, Result};
 use crate::ffi::{self, ContextSettings, SharedEval, sys};
 use crate::model::Model;
+use crate::placement::size_for_llama;
 
 /// How a context is made (`llama_context_params`).
 ///
@@ -24,6 +25,8 @@ use crate::model::Model;
 #[derive(Clone)]
 pub struct ContextParams {
     settings: ContextSettings,
+    /// Bytes.
+    moe_cache_size: u64,
     n_threads: u32,
     n_threads_batch: u32,
     abort: Option<AbortToken>,
@@ -122,6 +125,7 @@ impl Default for ContextParams {
                 swa_full: false,
                 ..ContextSettings::default()
             },
+            moe_cache_size: 0,
             n_threads: cores,
             n_threads_batch: cores,
             abort: None,
@@ -225,6 +229,27 @@ impl ContextParams {
     #[doc(alias = "--poll")]
     pub fn with_poll(mut self, level: u32) -> Self {
         self.settings.poll = level;
+        self
+    }
+
+    /// Bytes of device memory for a cache of experts: llama.cpp keeps recently used experts of
+    /// layers whose experts are in system memory on the layer's device. 0, the default, is no
+    /// cache. Several devices share the size as they share the layers.
+    ///
+    /// The experts must be in plain system memory: load the model with
+    /// [`ModelParams::for_moe_cache`](crate::ModelParams::for_moe_cache) and a rule such as
+    /// [`with_cpu_moe_all`](crate::ModelParams::with_cpu_moe_all). The cache serves micro-batches
+    /// of at most 32 tokens. A size larger than all experts holds all of them and takes no more
+    /// memory than they need: [`MoeCacheLayout::holds_all`](crate::MoeCacheLayout::holds_all).
+    /// [`Context::moe_cache_stats`](crate::Context::moe_cache_stats) has the hit rate.
+    ///
+    /// Rests on `llama_context_params::moe_cache_size`. Making the context is where
+    /// [`MoeCacheError`](crate::MoeCacheError) is returned.
+    #[must_use]
+    #[doc(alias = "--moe-cache-mib")]
+    #[doc(alias = "moe_cache_size")]
+    pub fn with_moe_cache_size(mut self, bytes: u64) -> Self {
+        self.moe_cache_size = bytes;
         self
     }
 
@@ -431,6 +456,10 @@ impl ContextParams {
         self.eval.clone()
     }
 
+    pub(crate) fn moe_cache_size(&self) -> u64 {
+        self.moe_cache_size
+    }
+
     pub(crate) fn n_ctx(&self) -> u32 {
         self.settings.n_ctx
     }
@@ -459,6 +488,10 @@ impl ContextParams {
                 options.push(format!("{option} {}", kind.name()));
             }
         }
+        if self.moe_cache_size > 0 {
+            let mib = self.moe_cache_size.div_ceil(1 << 20);
+            options.push(format!("--moe-cache-mib {mib}"));
+        }
         match settings.flash_attn_type {
             sys::LLAMA_FLASH_ATTN_TYPE_ENABLED => options.push("-fa on".to_owned()),
             sys::LLAMA_FLASH_ATTN_TYPE_DISABLED => options.push("-fa off".to_owned()),
@@ -480,6 +513,7 @@ impl ContextParams {
     /// The values for llama.cpp, checked as far as it would abort or overflow on them.
     pub(super) fn settings_for(&self, model: &Model) -> Result<ContextSettings> {
         let mut settings = self.settings.clone();
+        settings.moe_cache_size = size_for_llama(self.moe_cache_size);
         settings.n_threads = threads::check("with_n_threads", self.n_threads)?;
         settings.n_threads_batch = threads::check("with_n_threads_batch", self.n_threads_batch)?;
         threads::check_poll(settings.poll)?;
@@ -694,6 +728,7 @@ impl fmt::Debug for ContextParams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ContextParams")
             .field("settings", &self.settings)
+            .field("moe_cache_size", &self.moe_cache_size)
             .field("n_threads", &self.n_threads)
             .field("n_threads_batch", &self.n_threads_batch)
             .field("abort", &self.abort)

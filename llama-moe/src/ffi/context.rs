@@ -44,6 +44,7 @@ pub(crate) struct ContextSettings {
     pub(crate) yarn_orig_ctx: u32,
     pub(crate) type_k: sys::ggml_type,
     pub(crate) type_v: sys::ggml_type,
+    pub(crate) moe_cache_size: usize,
     pub(crate) embeddings: bool,
     pub(crate) offload_kqv: bool,
     pub(crate) no_perf: bool,
@@ -81,6 +82,7 @@ impl Default for ContextSettings {
             yarn_orig_ctx: raw.yarn_orig_ctx,
             type_k: raw.type_k,
             type_v: raw.type_v,
+            moe_cache_size: raw.moe_cache_size,
             embeddings: raw.embeddings,
             offload_kqv: raw.offload_kqv,
             no_perf: raw.no_perf,
@@ -158,7 +160,9 @@ pub(crate) struct MemoryRecord {
     pub(crate) device: Option<DeviceHandle>,
     pub(crate) is_host: bool,
     pub(crate) model: u64,
+    /// All of it, the cache of experts included.
     pub(crate) context: u64,
+    pub(crate) moe_cache: u64,
     pub(crate) compute: u64,
 }
 
@@ -209,6 +213,7 @@ impl ContextHandle {
         params.yarn_orig_ctx = settings.yarn_orig_ctx;
         params.type_k = settings.type_k;
         params.type_v = settings.type_v;
+        params.moe_cache_size = settings.moe_cache_size;
         params.embeddings = settings.embeddings;
         params.offload_kqv = settings.offload_kqv;
         params.no_perf = settings.no_perf;
@@ -715,6 +720,7 @@ fn memory_record(list: &MemoryList, index: usize) -> Result<MemoryRecord, Failur
         is_host: entry.is_host,
         model: entry.model,
         context: entry.context,
+        moe_cache: entry.moe_cache,
         compute: entry.compute,
     })
 }

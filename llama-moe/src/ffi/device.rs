@@ -150,6 +150,18 @@ impl BufferType {
         DeviceHandle::new(unsafe { sys::ggml_backend_buft_get_device(self.as_ptr()) })
     }
 
+    /// Whether the CPU can address tensors that are in it.
+    pub(crate) fn is_host(self) -> bool {
+        // SAFETY: a live buffer type.
+        unsafe { sys::ggml_backend_buft_is_host(self.as_ptr()) }
+    }
+
+    /// The multiple, in bytes, that tensors in it begin at.
+    pub(crate) fn alignment(self) -> u64 {
+        // SAFETY: a live buffer type.
+        unsafe { sys::ggml_backend_buft_get_alignment(self.as_ptr()) as u64 }
+    }
+
     /// Whether this is the plain system memory that an override to the CPU names.
     pub(crate) fn is_cpu(self) -> bool {
         // SAFETY: no arguments, returns a static object.

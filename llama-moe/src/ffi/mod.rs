@@ -16,6 +16,7 @@ mod huge_pages;
 mod log;
 mod lora;
 mod model;
+mod moe_cache;
 mod overrides;
 mod panic;
 mod placement;
@@ -52,6 +53,7 @@ pub(crate) use model::{
     KV_MAX, KvValue, LoadFailure, LoadRequest, LoadSource, ModelHandle, ModelNumber, ModelSettings,
     ModelTrait,
 };
+pub(crate) use moe_cache::MoeCacheRecord;
 pub use overrides::RawOverrides;
 pub(crate) use panic::catch as catch_panic;
 pub(crate) use placement::{TensorRecord, placement};

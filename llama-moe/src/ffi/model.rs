@@ -271,6 +271,29 @@ impl ModelHandle {
         Ok(u32::try_from(n_expert).unwrap_or(0))
     }
 
+    /// The most experts that a token uses in any layer, 0 for a dense model.
+    pub(crate) fn n_expert_used(&self) -> Result<u32> {
+        let mut n_expert_used = 0;
+        guarded(|error| {
+            // SAFETY: a live model, out-parameters of this frame.
+            unsafe { sys::llama_shim_model_n_expert_used(self.as_ptr(), &mut n_expert_used, error) }
+        })
+        .map_err(|failure| failure.of("llama_shim_model_n_expert_used"))?;
+        Ok(u32::try_from(n_expert_used).unwrap_or(0))
+    }
+
+    /// The device that a layer is assigned to: the CPU's for one that is not offloaded.
+    pub(crate) fn layer_device(&self, layer: u32) -> Result<Option<DeviceHandle>> {
+        let layer = i32::try_from(layer).unwrap_or(i32::MAX);
+        let mut device = ptr::null_mut();
+        guarded(|error| {
+            // SAFETY: a live model, out-parameters of this frame; other layers are refused.
+            unsafe { sys::llama_shim_model_layer_device(self.as_ptr(), layer, &mut device, error) }
+        })
+        .map_err(|failure| failure.of("llama_shim_model_layer_device"))?;
+        Ok(DeviceHandle::new(device))
+    }
+
     /// Bytes of all tensors.
     pub(crate) fn size(&self) -> u64 {
         // SAFETY: a live model.

@@ -8,6 +8,7 @@ use super::call::guarded;
 use super::device::{BufferType, DeviceHandle};
 use super::model::ModelHandle;
 use super::text;
+use super::weights::WeightShape;
 use crate::error::Result;
 
 /// One tensor of a loaded model.
@@ -17,6 +18,7 @@ pub(crate) struct TensorRecord {
     /// ggml's name of the element type: "q4_K", "f32".
     pub(crate) kind: String,
     pub(crate) shape: Vec<u64>,
+    type_id: sys::ggml_type,
     pub(crate) bytes: u64,
     /// `None` if the tensor was not allocated.
     pub(crate) buffer: Option<BufferType>,
@@ -27,6 +29,12 @@ pub(crate) struct TensorRecord {
     pub(crate) is_host: bool,
     /// The model uses a tensor of the same name before this one.
     pub(crate) duplicate: bool,
+}
+
+impl TensorRecord {
+    pub(crate) fn weight_shape(&self) -> WeightShape {
+        WeightShape::new(self.type_id, &self.shape)
+    }
 }
 
 pub(crate) fn placement(model: &ModelHandle) -> Result<Vec<TensorRecord>> {
@@ -62,6 +70,7 @@ fn record(list: &List, index: usize) -> Result<TensorRecord> {
             .take(n_dims)
             .map(|&n| u64::try_from(n).unwrap_or(0))
             .collect(),
+        type_id: tensor.type_ as sys::ggml_type,
         bytes: tensor.bytes,
         buffer: BufferType::new(tensor.buft),
         buffer_name: text::owned(tensor.buft_name),

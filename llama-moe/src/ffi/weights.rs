@@ -55,6 +55,17 @@ pub(crate) struct WeightShape {
     pub(crate) ne: [i64; 4],
 }
 
+impl WeightShape {
+    /// Missing dimensions have an extent of 1.
+    pub(crate) fn new(kind: sys::ggml_type, shape: &[u64]) -> Self {
+        let mut ne = [1; 4];
+        for (to, from) in ne.iter_mut().zip(shape) {
+            *to = i64::try_from(*from).unwrap_or(i64::MAX);
+        }
+        Self { kind, ne }
+    }
+}
+
 /// What of a model's hyper-parameters the loader's test needs; 0 where it is not known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct WeightHparams {

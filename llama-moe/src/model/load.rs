@@ -191,6 +191,9 @@ fn load_checked(
         path,
         overrides,
         load_mode,
+        devices: in_use.devices.clone(),
+        tensor_split: params.tensor_split().to_vec(),
+        merged: in_use.merged,
         vocab_only: params.is_vocab_only(),
         no_alloc: params.settings().no_alloc,
     })))

@@ -19,6 +19,7 @@ mod huge_pages;
 mod info;
 mod load;
 mod lora;
+mod moe_cache;
 mod params;
 mod source;
 mod token;
@@ -39,6 +40,7 @@ pub use source::ModelSource;
 pub use token::Token;
 pub use vocab::{TokenAttr, TokenInfo, Vocab, VocabError, VocabType};
 
+use crate::backend::Device;
 use crate::error::{Error, Result};
 use crate::ffi::ModelHandle;
 use crate::placement::{LoweredOverrides, Placement, RuleMatch};
@@ -58,6 +60,12 @@ struct Inner {
     path: PathBuf,
     overrides: LoweredOverrides,
     load_mode: LoadMode,
+    /// The devices that it was loaded on, in llama.cpp's order.
+    devices: Vec<Device>,
+    /// Their parts of the layers; empty for parts by free memory.
+    tensor_split: Vec<f32>,
+    /// Tensors are cut across all devices (`SplitMode::Tensor`).
+    merged: bool,
     vocab_only: bool,
     no_alloc: bool,
     /// Read once: making a context with another scale of positions changes it in llama.cpp.

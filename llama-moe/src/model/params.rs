@@ -317,6 +317,17 @@ impl ModelParams {
         self
     }
 
+    /// Keeps weights in system memory in a form that a cache of experts can copy to a device: not
+    /// repacked for the CPU. Needed wherever a context of the model has
+    /// [`with_moe_cache_size`](crate::ContextParams::with_moe_cache_size); experts that are not
+    /// in the cache are then computed with the CPU's plain kernels.
+    ///
+    /// The same as `with_extra_buffer_types(false)`.
+    #[must_use]
+    pub fn for_moe_cache(self) -> Self {
+        self.with_extra_buffer_types(false)
+    }
+
     /// Keeps weights in system memory out of page-locked buffers, so that they can be repacked:
     /// often faster decode by the CPU, slower prefill by the GPU.
     #[must_use]

@@ -28,8 +28,7 @@ use crate::model::{ModelParams, ModelSource, load_to_measure};
 /// let context = ContextParams::default().with_n_ctx(8192);
 /// let dry_run = DryRun::new(&backend, "gpt-oss-20b.gguf", &model, &context)?;
 /// for entry in dry_run.entries() {
-///     let bytes = entry.model + entry.context + entry.compute;
-///     println!("{}: {} MiB", entry.buffer, bytes >> 20);
+///     println!("{}: {} MiB", entry.buffer, entry.total() >> 20);
 /// }
 /// # Ok::<(), llama_moe::Error>(())
 /// ```

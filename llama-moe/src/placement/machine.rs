@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use super::lower::DevicesInUse;
+use super::moe_cache::{CacheDevice, ExpertTensor};
 use crate::backend::{Device, read_registry};
 use crate::error::Result;
 use crate::ffi::{
@@ -77,6 +78,8 @@ pub(super) struct Answer {
     /// The index among the devices that the model uses.
     pub(super) index: Option<usize>,
     pub(super) is_host: bool,
+    /// Whether the CPU can address it as it is: repacked weights are not plain.
+    pub(super) is_plain_host: bool,
     /// Bytes with what the buffer type adds for alignment.
     pub(super) allocated: u64,
 }
@@ -142,6 +145,21 @@ impl Machine {
         }
     }
 
+    /// The devices, as a cache of experts sees them.
+    pub(super) fn cache_devices(&self, shares: &[f32]) -> Vec<CacheDevice> {
+        let share = |index: usize| f64::from(shares.get(index).copied().unwrap_or(0.0));
+        match &self.devices {
+            Devices::Real(devices) => (0..)
+                .zip(devices)
+                .map(|(index, real)| CacheDevice::new(Device::new(real.handle), share(index)))
+                .collect(),
+            Devices::Assumed(devices) => (0..)
+                .zip(devices)
+                .map(|(index, assumed)| CacheDevice::assumed(&assumed.name, share(index)))
+                .collect(),
+        }
+    }
+
     /// Where the loader puts a weight of a layer on this side.
     pub(super) fn place(&self, side: Side, op: WeightOp, tensor: &TensorInfo) -> Result<Answer> {
         self.answer(side, false, op, tensor)
@@ -191,6 +209,7 @@ impl Machine {
                 device: None,
                 index: Some(index),
                 is_host: false,
+                is_plain_host: false,
                 allocated: assumed_size(tensor),
             },
             (Devices::Real(devices), Side::Device(index)) => {
@@ -262,6 +281,7 @@ impl Machine {
             device: owner.and_then(Device::of_buffer),
             index,
             is_host: index.is_none(),
+            is_plain_host: place.buffer.is_host(),
             allocated: ffi::weight_size(place.buffer, shape)?,
         })
     }
@@ -341,16 +361,24 @@ impl Layers {
     }
 }
 
+impl Answer {
+    /// The same for a cache of experts.
+    pub(super) fn expert_tensor(&self, tensor: &TensorInfo, rule: Option<String>) -> ExpertTensor {
+        ExpertTensor {
+            name: tensor.name.clone(),
+            shape: tensor.weight_shape(),
+            bytes: tensor.bytes,
+            buffer: self.buffer.clone(),
+            is_plain_host: self.is_plain_host,
+            is_system_memory: self.is_host,
+            rule,
+        }
+    }
+}
+
 impl TensorInfo {
-    fn weight_shape(&self) -> WeightShape {
-        let mut ne = [1; 4];
-        for (to, from) in ne.iter_mut().zip(&self.shape) {
-            *to = i64::try_from(*from).unwrap_or(i64::MAX);
-        }
-        WeightShape {
-            kind: self.type_id,
-            ne,
-        }
+    pub(super) fn weight_shape(&self) -> WeightShape {
+        WeightShape::new(self.type_id, &self.shape)
     }
 }
 

@@ -52,6 +52,7 @@ mod dry_run;
 mod limits;
 mod lower;
 mod machine;
+mod moe_cache;
 mod overrides;
 mod parse;
 mod pattern;
@@ -66,6 +67,10 @@ pub use dry_run::DryRun;
 pub use limits::{Limits, host_bandwidth};
 pub(crate) use lower::DevicesInUse;
 pub use lower::{LoweredOverrides, RuleMatch};
+pub(crate) use moe_cache::{
+    CacheDevice, ExpertLayers, ExpertTensor, is_cached_part, size_for_llama,
+};
+pub use moe_cache::{MoeCacheError, MoeCacheGroup, MoeCacheLayout, MoeCacheObstacle};
 pub use overrides::{OverrideError, TensorOverrides};
 pub use pattern::{Pattern, PatternError};
 pub use picture::{Picture, PictureCell};

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::lower::{DevicesInUse, LoweredOverrides, RuleMatch};
 use super::machine::{Answer, Layers, Machine, Side, side_of};
+use super::moe_cache::{ExpertLayers, MoeCacheLayout, is_cached_part};
 use super::report::{PlacementSum, write_table};
 use crate::backend::{Backend, Device};
 use crate::error::{Error, Result};
@@ -35,6 +36,8 @@ pub struct Preview {
     load_mode: LoadMode,
     #[cfg_attr(feature = "serde", serde(skip))]
     moe: Option<MoeShape>,
+    #[cfg_attr(feature = "serde", serde(skip))]
+    experts: ExpertLayers,
 }
 
 /// One tensor of a model that is not loaded.
@@ -122,6 +125,12 @@ impl Preview {
         params.check_previewable()?;
         let layers = Layers::new(header.n_blocks(), params.n_gpu_layers(), shares);
         let mut tensors = Vec::with_capacity(header.tensors().len() + 1);
+        let n_expert_used = header.hyper_parameter("expert_used_count").unwrap_or(0);
+        let mut experts = ExpertLayers {
+            devices: machine.cache_devices(shares),
+            n_expert_used: u32::try_from(n_expert_used).unwrap_or(u32::MAX),
+            ..ExpertLayers::default()
+        };
         let with_mtp = params.loads_mtp();
         let n_loaded = header.n_blocks_loaded(with_mtp);
         let loaded = header
@@ -174,6 +183,16 @@ impl Preview {
                 let side = layers.side(n_blocks);
                 add(placed(side, WeightOp::MUL_MAT)?);
             }
+            if let (Some(block), true, Some(answer)) =
+                (tensor.block, is_cached_part(&tensor.name), copies.first())
+            {
+                let device = match layers.side(block) {
+                    Side::Cpu => None,
+                    Side::Device(index) => Some(index),
+                };
+                let rule = rule.and_then(|rule| Some(overrides.matches().nth(rule)?.rule.clone()));
+                experts.add(block, device, answer.expert_tensor(tensor, rule));
+            }
             for (index, answer) in copies.into_iter().enumerate() {
                 tensors.push(TensorPreview::new(tensor, answer, rule, index > 0));
             }
@@ -189,11 +208,26 @@ impl Preview {
             rules: overrides.matches().cloned().collect(),
             load_mode,
             moe: header.moe(),
+            experts,
         })
     }
 
     pub(super) fn moe(&self) -> Option<&MoeShape> {
         self.moe.as_ref()
+    }
+
+    /// What a cache of experts of `size` bytes will hold
+    /// ([`ContextParams::with_moe_cache_size`](crate::ContextParams::with_moe_cache_size)). With a
+    /// size of 0: which layers could be cached.
+    ///
+    /// Several devices without a tensor split share a cache by the memory that they have free when
+    /// the context is made; what they have free now stands in for it.
+    ///
+    /// # Errors
+    /// [`MoeCacheError`](crate::MoeCacheError) as [`Model::context`](crate::Model::context) will
+    /// return it.
+    pub fn moe_cache(&self, size: u64) -> Result<MoeCacheLayout> {
+        MoeCacheLayout::new(&self.experts, size)
     }
 
     /// The tensors that will be loaded, in the file's order.
