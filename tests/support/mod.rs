@@ -6,8 +6,10 @@ pub mod gguf;
 pub mod layouts;
 pub mod log;
 pub mod others;
+pub mod peculiar;
 pub mod random_rules;
 pub mod raw;
+pub mod sparse;
 #[cfg(feature = "rpc")]
 pub mod worker;
 
