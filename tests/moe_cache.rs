@@ -8,7 +8,7 @@ use llama_moe::{
 };
 
 mod support;
-use support::decode::{batch, decode, greedy, prompt, small};
+use support::decode::{batch, decode, distance, greedy, prompt, small};
 use support::layouts::{Layout, N_EXPERT, N_EXPERT_USED};
 use support::log::logged;
 #[cfg(target_os = "linux")]
@@ -417,6 +417,57 @@ fn a_batch_of_many_sequences_uses_the_cache() {
     let selected = counts.hits + counts.misses;
     assert!(selected >= n_layer * N_EXPERT_USED, "{counts:?}");
     assert!(selected <= n_layer * N_EXPERT, "{counts:?}");
+}
+
+/// Other devices have kernels of their own: logits, whose spread is several units, are close.
+#[test]
+fn on_the_gpus_of_this_machine() {
+    let gpus = backend().gpus().into_iter();
+    for device in gpus.filter(|device| device.backend_name() != "RPC") {
+        for layout in moe_layouts() {
+            // Page-locked memory and mapped files are both plain.
+            for mode in [LoadMode::None, LoadMode::Mmap] {
+                let (_dir, path) = file(layout);
+                let params = on([device]).with_load_mode(mode);
+                let preview = Preview::new(&backend(), &path, &params).expect("a preview");
+                let model = Model::load(&backend(), &path, params).expect("a model");
+                let expected = generate(&mut model.context(small()).expect("a context"), 4);
+                let what = format!("{device}, {layout:?}, {mode}");
+                for size in [least(&model), ALL] {
+                    let mut context = model.context(cached(size)).expect("a context");
+                    let predicted = preview.moe_cache(size).expect("a layout");
+                    assert_eq!(context.moe_cache(), Some(&predicted), "{what}");
+                    let entries = context.memory_breakdown().expect("a breakdown");
+                    let on_device = entries.iter().filter(|entry| !entry.is_host);
+                    let bytes: u64 = on_device.map(|entry| entry.moe_cache).sum();
+                    assert_eq!(bytes, predicted.bytes(), "{what}");
+                    let rows = generate(&mut context, 4);
+                    assert!(stats(&mut context).small.hits > 0 || size < ALL, "{what}");
+                    for (row, expected) in rows.iter().zip(&expected) {
+                        let off = distance(row, expected);
+                        assert!(off < 0.25, "{what}, {size}: off by {off}");
+                    }
+                }
+            }
+        }
+        for kind in [
+            CacheType::Q8_0,
+            CacheType::Q4_0,
+            CacheType::Bf16,
+            CacheType::F32,
+        ] {
+            let model = load(Layout::Qwen3Moe, on([device])).expect("a model");
+            let params = cached(ALL).with_type_k(kind).with_type_v(kind);
+            // Not every device has kernels for each type.
+            if let Ok(mut context) = model.context(params) {
+                let rows = generate(&mut context, 4);
+                assert!(
+                    rows.iter().flatten().all(|logit| logit.is_finite()),
+                    "{kind:?}"
+                );
+            }
+        }
+    }
 }
 
 #[cfg(target_os = "linux")]

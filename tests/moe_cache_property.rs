@@ -205,5 +205,8 @@ fn a_cache_changes_no_answer() {
     random_caches();
     let (cached, all) = (CACHED.load(Ordering::Relaxed), n_cases());
     // A handful of cases may all be of those that are refused.
-    assert!(all < 32 || cached > all / 4, "{cached} of {all} cases had a cache");
+    assert!(
+        all < 32 || cached > all / 4,
+        "{cached} of {all} cases had a cache"
+    );
 }
