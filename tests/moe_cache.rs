@@ -11,6 +11,7 @@ mod support;
 use support::decode::{batch, decode, distance, greedy, prompt, small};
 use support::layouts::{Layout, N_EXPERT, N_EXPERT_USED};
 use support::log::logged;
+use support::peculiar::uneven_experts;
 #[cfg(target_os = "linux")]
 use support::worker::small_worker;
 use support::worker::{second_device, serve_if_asked, worker};
@@ -307,6 +308,33 @@ fn a_layer_that_a_rule_splits_is_left_out_and_reported() {
     assert!(!layout.groups()[0].layers.contains(&1), "{layout:?}");
     for (row, expected) in generate(&mut context, 8).iter().zip(&expected) {
         assert_eq!(row, expected);
+    }
+}
+
+/// Layers with experts of three forms, and with different numbers of experts per token.
+#[test]
+fn layers_of_different_forms_have_slots_of_their_own() {
+    let worker = worker();
+    let dir = tempfile::tempdir().expect("a scratch folder");
+    let path = dir.path().join("model.gguf");
+    uneven_experts().write(&path);
+    let params = on([worker.device]);
+    let preview = Preview::new(&backend(), &path, &params).expect("a preview");
+    let model = Model::load(&backend(), &path, params).expect("a model");
+    assert_eq!(model.n_expert_used(), 3);
+    let expected = generate(&mut model.context(small()).expect("a context"), 8);
+    for size in [least(&model), ALL] {
+        let mut context = model.context(cached(size)).expect("a context");
+        let layout = context.moe_cache().expect("a layout").clone();
+        assert_eq!(layout, preview.moe_cache(size).expect("a layout"));
+        let layers: Vec<&[u32]> = layout.groups().iter().map(|g| &*g.layers).collect();
+        assert_eq!(layers, [&[0, 2][..], &[1], &[3]]);
+        assert!(layout.groups().iter().all(|group| group.n_slots >= 3));
+        assert_eq!(generate(&mut context, 8), expected);
+        let before = stats(&mut context);
+        decode(&mut context, &[Token(300)], 20, 0);
+        let counts = stats(&mut context).since(&before).small;
+        assert_eq!(counts.hits + counts.misses, 1 + 3 + 2 + 3);
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::gguf::{
     GgufWriter,
-    TensorType::{F32, I64},
+    TensorType::{F32, I64, Q8_0},
     Value,
 };
 use super::layouts::{N_EMBD, vocabulary};
@@ -303,5 +303,70 @@ pub fn draft() -> GgufWriter {
         HIDDEN,
         HIDDEN,
     );
+    file
+}
+
+/// Maion Coder: each layer's experts have a size, a type and a number per token of their own.
+pub fn uneven_experts() -> GgufWriter {
+    const N_LAYER: u64 = 4;
+    const N_EXPERT: u64 = 6;
+    const N_LATENT: u64 = 32;
+    const N_USED: [u32; 4] = [1, 3, 2, 3];
+    const N_FF_EXP: [u32; 4] = [32, 64, 32, 64];
+    let mut file = start(
+        "maion-coder",
+        &[
+            ("block_count", N_LAYER as u32),
+            ("attention.key_length", HEAD as u32),
+            ("attention.value_length", HEAD as u32),
+            ("attention.sliding_window", 64),
+            ("rope.dimension_count", HEAD as u32),
+            ("expert_count", N_EXPERT as u32),
+            ("interleave_moe_layer_step", 1),
+            ("moe_latent_size", N_LATENT as u32),
+        ],
+    );
+    file.arch("attention.layer_norm_rms_epsilon", Value::F32(1e-5))
+        .arch(
+            "attention.sliding_window_pattern",
+            Value::Bools(vec![true, false, true, false]),
+        )
+        .arch("expert_used_count", Value::U32s(N_USED.to_vec()))
+        .arch("expert_feed_forward_length", Value::U32s(N_FF_EXP.to_vec()));
+    vector(&mut file, "output_norm.weight", N_EMBD, 1.0);
+    matrix(
+        &mut file,
+        "output.weight",
+        N_EMBD,
+        vocabulary().len() as u64,
+    );
+    for layer in 0..N_LAYER {
+        let name = |part: &str| format!("blk.{layer}.{part}.weight");
+        norms(
+            &mut file,
+            layer,
+            &[
+                ("attn_norm", N_EMBD),
+                ("attn_q_norm", HEAD),
+                ("attn_k_norm", HEAD),
+                ("post_attention_norm", N_EMBD),
+                ("ffn_norm", N_EMBD),
+                ("post_ffw_norm", N_EMBD),
+            ],
+        );
+        attention(&mut file, layer, &["q", "k", "v", "output"]);
+        matrix(&mut file, &name("ffn_gate_inp"), N_EMBD, N_EXPERT);
+        matrix(&mut file, &name("ffn_latent_down"), N_EMBD, N_LATENT);
+        matrix(&mut file, &name("ffn_latent_up"), N_LATENT, N_EMBD);
+        let n_ff = u64::from(N_FF_EXP[layer as usize]);
+        // The last layer has the sizes of the second, in another type.
+        let kind = if layer == 3 { Q8_0 } else { F32 };
+        let mut experts = |part: &str, columns: u64, rows: u64| {
+            file.random(&name(part), &[columns, rows, N_EXPERT], kind, 0.2);
+        };
+        experts("ffn_gate_exps", N_LATENT, n_ff);
+        experts("ffn_up_exps", N_LATENT, n_ff);
+        experts("ffn_down_exps", n_ff, N_LATENT);
+    }
     file
 }
