@@ -4,7 +4,8 @@
 use llama_moe::gguf::synth::{NamedShape, Shape, Synth};
 use llama_moe::{
     CacheType, Context, ContextError, ContextParams, Device, DryRun, Error, LoadMode, Model,
-    ModelParams, MoeCacheError, MoeCacheObstacle, MoeCacheStats, Pattern, Preview, Target, Token,
+    ModelParams, MoeCacheError, MoeCacheObstacle, MoeCacheStats, Pattern, Preview, SplitMode,
+    Target, Token,
 };
 
 mod support;
@@ -257,6 +258,12 @@ fn what_cannot_be_cached_is_refused_and_the_model_stays_usable() {
     assert_eq!(
         refused(model.context(embedding).map(drop)),
         MoeCacheError::Embeddings
+    );
+    // Tensors that are cut across devices.
+    let merged = on([device]).with_split_mode(SplitMode::Tensor);
+    assert_eq!(
+        refused(context(merged, Layout::Mixtral)),
+        MoeCacheError::SplitMode
     );
     // No cache, no layout and no statistics.
     let mut none = model.context(cached(0)).expect("a context");
