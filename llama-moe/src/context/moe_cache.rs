@@ -53,6 +53,16 @@ impl MoeCacheCounts {
         }
     }
 
+    /// Both together.
+    #[cfg(feature = "engine")]
+    fn plus(self, other: Self) -> Self {
+        Self {
+            hits: self.hits + other.hits,
+            misses: self.misses + other.misses,
+            uploaded_bytes: self.uploaded_bytes + other.uploaded_bytes,
+        }
+    }
+
     /// What was counted since `earlier`.
     fn since(self, earlier: Self) -> Self {
         Self {
@@ -82,6 +92,17 @@ impl MoeCacheStats {
             large: self.large.since(earlier.large),
             copied_experts: self.copied_experts.saturating_sub(earlier.copied_experts),
             copied_bytes: self.copied_bytes.saturating_sub(earlier.copied_bytes),
+        }
+    }
+
+    /// What two caches did together, such as those of a context and of the one in its place.
+    #[cfg(feature = "engine")]
+    pub(crate) fn plus(&self, other: &Self) -> Self {
+        Self {
+            small: self.small.plus(other.small),
+            large: self.large.plus(other.large),
+            copied_experts: self.copied_experts + other.copied_experts,
+            copied_bytes: self.copied_bytes + other.copied_bytes,
         }
     }
 }
