@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use common::{Bytes, LogArgs, MARGIN, ModelArgs, PlanReport, Result, write_svg};
+use common::{Bytes, LogArgs, MARGIN, ModelArgs, MoeCacheArgs, PlanReport, Result, write_svg};
 use llama_moe::{Backend, Budget, Limits, Picture, Plan, Planner, host_bandwidth};
 
 /// Choose rules that make a model fit a memory budget
@@ -28,6 +28,9 @@ struct Args {
 
     #[command(flatten)]
     plan: PlanArgs,
+
+    #[command(flatten)]
+    moe_cache: MoeCacheArgs,
 
     #[command(flatten)]
     log: LogArgs,
@@ -94,6 +97,9 @@ fn run(args: &Args) -> Result<()> {
         Some(path) => path.into(),
         None => args.model.source()?,
     };
+    if args.moe_cache.size() > 0 {
+        return Err("--moe-cache: a plan reserves no cache of experts".into());
+    }
     let params = args.model.params(&backend)?;
     let (budget, note) = args.plan.budget(&backend);
     let mut planner = Planner::new(&backend, source)?

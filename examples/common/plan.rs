@@ -4,7 +4,7 @@ use clap::Args;
 use llama_moe::{Backend, Budget, Limits, Plan, PlannedMemory, Planner, RuleMatch};
 use serde::Serialize;
 
-use crate::{Bytes, ContextArgs, ModelArgs, Result};
+use crate::{Bytes, ContextArgs, ModelArgs, MoeCacheArgs, Result};
 
 /// Bytes that are left free on each device where nobody says: as llama.cpp's own `--fit` does.
 pub const MARGIN: u64 = 1 << 30;
@@ -28,18 +28,24 @@ impl VramArgs {
     /// The plan, if one is asked for.
     ///
     /// # Errors
-    /// If nothing fits, and as [`ModelArgs::params`].
+    /// If nothing fits, if a cache of experts is asked for too, and as [`ModelArgs::params`].
     pub fn plan(
         &self,
         backend: &Backend,
         model: &ModelArgs,
         context: &ContextArgs,
+        cache: &MoeCacheArgs,
     ) -> Result<Option<Plan>> {
         let budget = match self.vram_budget {
             Some(Bytes(bytes)) => Budget::per_device(bytes),
             None if self.plan => Budget::free(MARGIN),
             None => return Ok(None),
         };
+        if cache.size() > 0 {
+            let message = "--moe-cache: a plan reserves no cache of experts; leave out --plan and \
+                           --vram-budget, and set rules such as --cpu-moe";
+            return Err(message.into());
+        }
         let planner = Planner::new(backend, model.source()?)?;
         let context = context.params_before(planner.header());
         let planner = planner

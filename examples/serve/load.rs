@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use common::{PlacementReport, PlanReport, Result};
+use common::{MoeCacheReport, PlacementReport, PlanReport, Result};
 use llama_moe::engine::{DraftParams, Engine, EngineParams};
 use llama_moe::gguf::Header;
 use llama_moe::{Backend, ChatTemplate, Model, Picture, Token, Vocab, VocabType};
@@ -20,11 +20,13 @@ pub fn load(args: &Args, app: &App) -> Result<Served> {
     let context = args.context.clone().shared_by(slots, kv_unified);
     // Before there is a plan, for it to see what is left.
     let draft = draft(args, &backend)?;
-    let plan = args.vram.plan(&backend, &args.model, &context)?;
+    let plan = args
+        .vram
+        .plan(&backend, &args.model, &context, &args.moe_cache)?;
     let watch = |share| app.set_loaded(share);
     let (model, plan) = match plan {
         None => {
-            let params = args.model.params(&backend)?;
+            let params = args.moe_cache.model_params(args.model.params(&backend)?);
             (args.model.load_watched(&backend, params, watch)?, None)
         }
         Some(plan) => {
@@ -39,7 +41,7 @@ pub fn load(args: &Args, app: &App) -> Result<Served> {
     let mut params = EngineParams::default()
         .with_slots(slots)
         .with_queue(args.serve.queue())
-        .with_context(context.params(&model))
+        .with_context(args.moe_cache.context_params(context.params(&model)))
         .with_kv_unified(kv_unified)
         .with_n_ctx_per_request(context.n_ctx(&model));
     if let Some(draft) = draft {
@@ -54,6 +56,8 @@ pub fn load(args: &Args, app: &App) -> Result<Served> {
             Some(Picture::of_placement(&model.placement()?, &header).svg())
         }
     };
+    let moe_cache = engine.moe_cache();
+    let moe_cache = moe_cache.map(|layout| MoeCacheReport::of(layout, &model));
     Ok(Served {
         id: name(&args.serve, &model),
         created: unix_time(),
@@ -62,6 +66,7 @@ pub fn load(args: &Args, app: &App) -> Result<Served> {
         chat: chat_form(&args.serve, &model)?,
         engine,
         placement,
+        moe_cache,
         plan,
         picture,
         model,

@@ -71,7 +71,7 @@ fn one_reply_as_json() {
     assert!(report["time_per_output_token_ms"].as_f64().unwrap() > 0.0);
     assert_eq!(report["finish"], "length");
     assert_eq!(report["seed"], 7);
-    assert!(report["llama_cpp"].as_str().unwrap().starts_with("0.6"));
+    assert!(report["llama_cpp"].as_str().unwrap().starts_with("0.8"));
     let placement = &report["placement"];
     assert!(placement["memory"][0]["bytes"].as_u64().unwrap() > 0);
     assert_eq!(placement["rules"].as_array().unwrap().len(), 1);
