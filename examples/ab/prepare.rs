@@ -18,6 +18,9 @@ use crate::settings::settle;
 use crate::variant::{Choice, Loading, Variant};
 use crate::worker::Stages;
 
+/// What is said of a plan that needs no cache.
+const CACHE_LEFT_OUT: &str = "no cache of experts: all experts that could be cached are on devices";
+
 /// Checks everything that can be checked, and works out the rest.
 pub fn prepare(backend: &Backend, job: PrepareJob, stages: &mut Stages) -> Result<Prepared> {
     stages.begin("reading the model's header")?;
@@ -112,17 +115,22 @@ fn prepare_variant(
 ) -> Result<PreparedVariant> {
     let size = variant.moe_cache_size();
     let context = settings.context(settings.n_ctx).with_moe_cache_size(size);
-    let (preview, command_line, n_gpu_layers, tensor_split) =
+    let (preview, cache, command_line, n_gpu_layers, tensor_split) =
         match variant.choose(backend, header, context.clone())? {
             Choice::Rules(params, n_gpu_layers) => {
                 let preview = Preview::of_header(backend, header, &params)?;
                 let n_blocks = header.n_blocks();
                 let mut options = options(backend, job, settings, &preview, n_blocks, n_gpu_layers);
                 options += &cache_options(size);
-                (preview, options, n_gpu_layers, Vec::new())
+                let cache = match size {
+                    0 => None,
+                    size => Some(preview.moe_cache(size)?),
+                };
+                (preview, cache, options, n_gpu_layers, Vec::new())
             }
             Choice::Plan(plan) => (
                 plan.preview().clone(),
+                plan.moe_cache().cloned(),
                 plan.command_line(),
                 Some(plan.n_gpu_layers()),
                 plan.tensor_split().to_vec(),
@@ -132,24 +140,25 @@ fn prepare_variant(
         n_gpu_layers,
         tensor_split,
         overrides: overrides(&preview),
-        moe_cache: size,
+        moe_cache: cache.as_ref().map_or(0, MoeCacheLayout::size),
     };
-    let moe_cache = match size {
-        0 => None,
-        size => Some(MoeCache::of(&preview.moe_cache(size)?)),
-    };
+    let mut placement = placement(&preview);
+    if size > 0 && cache.is_none() {
+        placement.push(CACHE_LEFT_OUT.to_owned());
+    }
+    let context = loading.context(context);
     let dry_run = DryRun::of_header(backend, header, &loading.params()?, &context)?;
     let entries = dry_run.entries().iter();
     Ok(PreparedVariant {
         variant: variant.clone(),
-        placement: placement(&preview),
+        placement,
         command_line: Some(command_line),
-        ceiling: Some(match size {
-            0 => ceiling(backend, &preview, settings, bandwidth),
+        ceiling: Some(match cache {
+            None => ceiling(backend, &preview, settings, bandwidth),
             // Hits are not read from system memory, and how many there are is not known before.
-            _ => Ceiling::none(settings),
+            Some(_) => Ceiling::none(settings),
         }),
-        moe_cache,
+        moe_cache: cache.as_ref().map(MoeCache::of),
         dry_run: Some(entries.map(MemorySplit::from).collect()),
         loading,
     })

@@ -239,9 +239,6 @@ impl Variant {
             Rules::Last(n) => Choice::Rules(params.with_cpu_moe_last(*n), None),
             Rules::GpuLayers(n) => Choice::Rules(params.with_n_gpu_layers(*n), Some(*n)),
             Rules::Custom(rules) => Choice::Rules(params.with_override_str(rules)?, None),
-            Rules::Plan(_) if self.moe_cache_size() > 0 => {
-                return Err("a plan reserves no cache of experts".into());
-            }
             Rules::Plan(bytes) => {
                 let planner = Planner::of_header(backend, header.clone());
                 let plan = planner

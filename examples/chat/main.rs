@@ -20,7 +20,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use common::{
     ContextArgs, Interrupt, LogArgs, ModelArgs, MoeCacheArgs, Result, SamplingArgs, VramArgs,
-    write_placement_svg,
+    moe_cache_size, write_placement_svg,
 };
 use llama_moe::{Backend, ChatError, ChatParams, ChatTemplate, Error, Model};
 use report::Report;
@@ -97,6 +97,7 @@ fn run(args: &Args) -> Result<()> {
     let plan = args
         .vram
         .plan(&backend, &args.model, &args.context, &args.moe_cache)?;
+    let cache_size = moe_cache_size(plan.as_ref(), &args.moe_cache);
     let model = match plan {
         None => {
             let params = args.moe_cache.model_params(args.model.params(&backend)?);
@@ -111,12 +112,12 @@ fn run(args: &Args) -> Result<()> {
         }
     };
     if let Some(path) = &args.chat.svg {
-        write_placement_svg(&model, path)?;
+        write_placement_svg(&model, cache_size, path)?;
     }
     let sampler = args.sampling.sampler(&model.vocab())?;
     let seed = sampler.seed();
     let interrupt = Interrupt::new()?;
-    let params = params(args, &model, &interrupt)?.with_sampler(sampler);
+    let params = params(args, &model, cache_size, &interrupt)?.with_sampler(sampler);
     let mut chat = model.chat(params)?;
     match &args.chat.prompt {
         None => session::run(&mut chat, &interrupt),
@@ -133,8 +134,13 @@ fn run(args: &Args) -> Result<()> {
     }
 }
 
-fn params(args: &Args, model: &Model, interrupt: &Interrupt) -> Result<ChatParams> {
-    let context = args.moe_cache.context_params(args.context.params(model));
+fn params(
+    args: &Args,
+    model: &Model,
+    cache_size: u64,
+    interrupt: &Interrupt,
+) -> Result<ChatParams> {
+    let context = args.context.params(model).with_moe_cache_size(cache_size);
     let mut params = ChatParams::default()
         .with_context(context.with_abort_token(interrupt.token()))
         .with_template(template(args.chat.chat_template.as_deref(), model)?);

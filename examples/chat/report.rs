@@ -55,7 +55,7 @@ impl CacheReport {
         let counts = stats.total();
         let layout = chat.context().moe_cache();
         Ok(layout.map(|layout| Self {
-            layout: MoeCacheReport::of(layout, chat.model()),
+            layout: MoeCacheReport::of(layout, Some(chat.model())),
             hit_rate: counts.hit_rate(),
             counts,
         }))

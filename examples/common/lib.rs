@@ -25,6 +25,8 @@ pub use moe_cache::{
     MoeCacheArgs, MoeCacheGroupReport, MoeCacheReport, describe_moe_cache, describe_moe_cache_use,
 };
 pub use placement::{MemoryReport, PlacementReport, RuleReport, write_placement_svg, write_svg};
-pub use plan::{LimitsReport, MARGIN, PlanReport, PlannedMemoryReport, PlannedRule, VramArgs};
+pub use plan::{
+    LimitsReport, MARGIN, PlanReport, PlannedMemoryReport, PlannedRule, VramArgs, moe_cache_size,
+};
 pub use progress::ShareBar;
 pub use sampling::SamplingArgs;

@@ -64,7 +64,7 @@ pub struct MoeCacheReport {
     pub size: u64,
     /// What it takes of all devices.
     pub bytes: u64,
-    /// The size that holds all experts, in whole MiB; null unless `size` is larger.
+    /// The size that holds all experts, in whole MiB; null unless `size` is larger, and in plans.
     pub enough: Option<u64>,
     /// Layers that share slots.
     pub groups: Vec<MoeCacheGroupReport>,
@@ -90,14 +90,14 @@ pub struct MoeCacheGroupReport {
 }
 
 impl MoeCacheReport {
-    /// The report.
+    /// The report. Without a loaded model it does not say what size would be enough.
     #[must_use]
-    pub fn of(layout: &MoeCacheLayout, model: &Model) -> Self {
+    pub fn of(layout: &MoeCacheLayout, model: Option<&Model>) -> Self {
         let groups = layout.groups().iter();
         Self {
             size: layout.size(),
             bytes: layout.bytes(),
-            enough: enough(layout, model),
+            enough: model.and_then(|model| enough(layout, model)),
             groups: groups
                 .map(|group| MoeCacheGroupReport {
                     device: group.device_name.clone(),
