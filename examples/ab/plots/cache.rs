@@ -8,9 +8,11 @@ use super::scale::Scale;
 use super::{Plot, decode_length, legend_name, repetitions};
 use crate::results::{Results, VariantResults};
 use crate::summary::{Figure, has_moe_cache, series, split};
-use crate::units::{mib, scaled, spread};
+use crate::units::{mib, number, scaled, spread};
 
 const HEIGHT: f64 = 430.0;
+/// From one mark to the next of the same size.
+const SIDESTEP: f64 = 24.0;
 
 /// A variant that was measured.
 struct Point {
@@ -119,9 +121,12 @@ fn draw(canvas: &mut Canvas, points: &[Option<Point>], largest: f64) {
         band(canvas, point, &y, (left, right));
         point.look.path(canvas, &[(left, at), (right, at)]);
     }
-    for point in points.iter().flatten() {
-        let Some(size) = point.size else { continue };
-        let at = (x.at(size), y.at(point.rate.mean()));
+    for (index, point) in points.iter().enumerate() {
+        let Some((size, point)) = point.as_ref().and_then(|of| Some((of.size?, of))) else {
+            continue;
+        };
+        let aside = SIDESTEP * sidesteps(points, index, size);
+        let at = (x.at(size) + aside, y.at(point.rate.mean()));
         let deviation = point.rate.std_dev().unwrap_or(0.0);
         let [low, high] = [-deviation, deviation].map(|d| y.at(point.rate.mean() + d));
         if low - high > 2.0 {
@@ -130,6 +135,14 @@ fn draw(canvas: &mut Canvas, points: &[Option<Point>], largest: f64) {
         point.look.mark(canvas, at);
     }
     canvas.y = bottom + 2.0 * LINE + 16.0;
+}
+
+/// How many steps a mark goes aside, so that marks of one size do not hide each other.
+fn sidesteps(points: &[Option<Point>], index: usize, size: f64) -> f64 {
+    let is_here = |point: &&Option<Point>| point.as_ref().and_then(|of| of.size) == Some(size);
+    let before = points[..index].iter().filter(is_here).count();
+    let all = points.iter().filter(is_here).count();
+    before as f64 - (all.saturating_sub(1)) as f64 / 2.0
 }
 
 /// ± σ of a line.
@@ -156,15 +169,10 @@ fn legend(canvas: &mut Canvas, results: &Results, points: &[Option<Point>]) {
         canvas.text(MARGIN + 92.0, y + 8.0, Anchor::Start, &name);
         canvas.y += LINE;
         if let Some(point) = point {
-            let memory = point.memory.as_ref().map(|memory| {
-                let memory = spread(memory);
-                format!(", {memory} MiB of the devices")
+            let memory = point.memory.as_ref().map_or_else(String::new, |memory| {
+                format!(", {} MiB on devices", number(memory.mean()))
             });
-            let values = format!(
-                "{} tokens/s{}",
-                spread(&point.rate),
-                memory.unwrap_or_default()
-            );
+            let values = format!("{} tokens/s{memory}", spread(&point.rate));
             let values = shorten(&values, WIDTH - 2.0 * MARGIN - 92.0);
             canvas.coloured(MARGIN + 92.0, canvas.y + 23.0, Anchor::Start, GREY, &values);
             canvas.y += LINE;

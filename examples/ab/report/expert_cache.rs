@@ -59,7 +59,8 @@ fn not_cached(results: &Results) -> String {
         let first = cache.not_cached.first()?;
         let (name, n) = (text(&variant.name), cache.not_cached.len());
         Some(format!(
-            "- {name}: {n} layers are not cached; {}\n",
+            "- {name}: {n} {} not cached; {}\n",
+            if n == 1 { "layer is" } else { "layers are" },
             text(first)
         ))
     });

@@ -91,7 +91,7 @@ fn the_cache_of_experts_has_a_section_where_there_is_one() {
     let name = "cpu-moe+cache=64MiB";
     assert_eq!(row(cache, name)[1..], ["64.0", "64.0", "8", "48", "16.7 %"]);
     assert!(
-        cache.contains("1 layers are not cached; layer 0 is on the CPU"),
+        cache.contains("1 layer is not cached; layer 0 is on the CPU"),
         "{cache}"
     );
     let runs = &cache[cache.find("hit rate").unwrap()..];
