@@ -137,10 +137,9 @@ fn a_draft_has_no_cache() {
 }
 
 #[test]
-fn a_context_made_anew_goes_on_with_the_counts() {
+fn a_computation_that_fails_takes_back_no_counts() {
     let worker = worker();
     let model = model(&worker);
-    // The computation of one token fails with an exception of its own, which ends the context.
     let fails = Fails::at("result_norm", |n| n == 12);
     let context = context(512).with_eval_callback(fails);
     let engine = Engine::new(&model, with(ALL, 1, context)).unwrap();

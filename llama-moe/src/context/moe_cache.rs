@@ -176,3 +176,33 @@ impl Context {
         Ok(())
     }
 }
+
+#[cfg(all(test, feature = "engine"))]
+mod tests {
+    use super::{MoeCacheCounts, MoeCacheStats};
+
+    #[test]
+    fn what_came_later_is_the_sum_less_what_came_before() {
+        let counts = |hits, misses| MoeCacheCounts {
+            hits,
+            misses,
+            uploaded_bytes: 10 * misses,
+        };
+        let before = MoeCacheStats {
+            small: counts(3, 1),
+            large: counts(0, 4),
+            copied_experts: 2,
+            copied_bytes: 20,
+        };
+        let later = MoeCacheStats {
+            small: counts(1, 1),
+            ..MoeCacheStats::default()
+        };
+        let both = before.plus(&later);
+        assert_eq!(both.total(), counts(4, 6));
+        assert_eq!(both.since(&before), later);
+        assert_eq!(both.copied_bytes, 20);
+        // A context that is younger than the earlier look has less, never a negative number.
+        assert_eq!(later.since(&both), MoeCacheStats::default());
+    }
+}
