@@ -6,16 +6,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use llama_moe::gguf::synth::{NamedShape, Shape, Synth};
-use llama_moe::{
-    ContextParams, Device, DryRun, LoadMode, Model, ModelParams, Pattern, Preview, Target,
-    TensorOverrides,
-};
+use llama_moe::{ContextParams, DryRun, LoadMode, Model, Preview};
 use proptest::prelude::*;
 
 mod support;
 use support::backend;
 use support::gguf::GgufWriter;
 use support::layouts::Layout;
+use support::random_rules::{Place, RandomRule, overrides, place, rule};
 use support::worker::{second_device, serve_if_asked, worker};
 
 #[test]
@@ -76,114 +74,6 @@ fn shape() -> impl Strategy<Value = File> {
     )
 }
 
-/// What a rule takes. Layers are parts of a hundred of those that there are.
-#[derive(Clone, Debug)]
-enum Tensors {
-    All,
-    Blocks(u32),
-    First(u32),
-    Last(u32),
-    Range(u32, u32),
-    Pattern(&'static str),
-}
-
-#[derive(Clone, Debug)]
-struct RandomRule {
-    tensors: Tensors,
-    /// 0 is the CPU, others are devices.
-    target: usize,
-}
-
-fn rule() -> impl Strategy<Value = RandomRule> {
-    let patterns = [
-        "attn",
-        "ffn_down",
-        "exps.bias",
-        "norm",
-        "^token_embd",
-        "^output",
-        r"ffn_(gate|up)_(ch)?exps",
-        r"blk\.\d*[02468]\.",
-        "ffn_gate_inp",
-        "shexp",
-    ];
-    let tensors = prop_oneof![
-        Just(Tensors::All),
-        (1u32..=100).prop_map(Tensors::Blocks),
-        (1u32..=100).prop_map(Tensors::First),
-        (1u32..=100).prop_map(Tensors::Last),
-        (0u32..100, 1u32..=100).prop_map(|(start, length)| Tensors::Range(start, length)),
-        prop::sample::select(patterns.to_vec()).prop_map(Tensors::Pattern),
-    ];
-    (tensors, 0usize..3).prop_map(|(tensors, target)| RandomRule { tensors, target })
-}
-
-/// Where a model is loaded and how.
-#[derive(Clone, Debug)]
-struct Place {
-    n_devices: usize,
-    split: Option<(u8, u8)>,
-    n_gpu_layers: Option<u32>,
-    mode: LoadMode,
-    no_host: bool,
-    extra_buffer_types: bool,
-}
-
-fn place() -> impl Strategy<Value = Place> {
-    let split = prop::option::of((0u8..5, 1u8..5));
-    let modes = [LoadMode::None, LoadMode::Mmap, LoadMode::Auto];
-    (
-        0usize..3,
-        split,
-        prop::option::of(0u32..8),
-        prop::sample::select(modes.to_vec()),
-        any::<bool>(),
-        any::<bool>(),
-    )
-        .prop_map(
-            |(n_devices, split, n_gpu_layers, mode, no_host, extra)| Place {
-                n_devices,
-                split,
-                n_gpu_layers,
-                mode,
-                no_host,
-                extra_buffer_types: extra,
-            },
-        )
-}
-
-/// The rules for a model of so many blocks and MoE layers.
-fn overrides(
-    rules: &[RandomRule],
-    n_blocks: u32,
-    n_moe: u32,
-    devices: &[Device],
-) -> TensorOverrides {
-    let mut overrides = TensorOverrides::new().allow_unmatched();
-    let part = |percent: &u32, of: u32| (percent * of).div_ceil(100).clamp(1, of);
-    for RandomRule { tensors, target } in rules {
-        let device = target.checked_sub(1).and_then(|index| devices.get(index));
-        let target = device.map_or(Target::Cpu, |device| Target::Device(*device));
-        let everywhere = 0..n_blocks;
-        overrides = match tensors {
-            Tensors::Pattern(pattern) => {
-                overrides.with_override(Pattern::new(*pattern).unwrap(), target)
-            }
-            Tensors::All => overrides.with_moe_layers_on(everywhere, target),
-            Tensors::Blocks(n) => overrides.with_n_cpu_moe(part(n, n_blocks)),
-            Tensors::Range(start, length) => {
-                let start = start * n_blocks / 100;
-                let end = (start + part(length, n_blocks)).min(n_blocks);
-                overrides.with_moe_layers_on(start..end, target)
-            }
-            Tensors::First(_) | Tensors::Last(_) if n_moe == 0 => overrides,
-            Tensors::First(n) => overrides.with_cpu_moe_first(part(n, n_moe)),
-            Tensors::Last(n) => overrides.with_cpu_moe_last(part(n, n_moe)),
-        };
-    }
-    overrides
-}
-
 fn check(file: &File, rules: &[RandomRule], place: &Place) -> Result<(), TestCaseError> {
     let backend = backend();
     let worker = worker();
@@ -196,18 +86,7 @@ fn check(file: &File, rules: &[RandomRule], place: &Place) -> Result<(), TestCas
     let n_blocks = header.n_blocks() - header.n_mtp_blocks();
     let n_moe = header.moe().map_or(0, |moe| moe.moe_layers.len() as u32);
 
-    let mut params = ModelParams::default()
-        .with_devices(devices.to_vec())
-        .with_overrides(overrides(rules, n_blocks, n_moe, devices))
-        .with_load_mode(place.mode)
-        .with_no_host(place.no_host)
-        .with_extra_buffer_types(place.extra_buffer_types);
-    if let Some(n) = place.n_gpu_layers {
-        params = params.with_n_gpu_layers(n);
-    }
-    if let (2, Some((first, second))) = (devices.len(), place.split) {
-        params = params.with_tensor_split([f32::from(first), f32::from(second)]);
-    }
+    let params = place.params(devices, overrides(rules, n_blocks, n_moe, devices));
     let context = ContextParams::default().with_n_ctx(256).with_n_threads(1);
     let context = context.with_n_threads_batch(1);
 

@@ -5,6 +5,7 @@ pub mod decode;
 pub mod gguf;
 pub mod layouts;
 pub mod others;
+pub mod random_rules;
 pub mod raw;
 #[cfg(feature = "rpc")]
 pub mod worker;

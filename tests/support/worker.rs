@@ -61,6 +61,17 @@ pub fn second_large_device(_first: &Worker) -> Device {
     SECOND.get_or_init(start_large).device
 }
 
+/// A worker that cannot have more than so many bytes of memory, its own program's included.
+#[cfg(target_os = "linux")]
+pub fn small_worker(bytes: u64) -> Worker {
+    let mut command = Command::new("sh");
+    let limit = format!("ulimit -v {}; exec \"$0\" \"$@\"", bytes >> 10);
+    command
+        .args(["-c", &limit])
+        .arg(env::current_exe().expect("this binary"));
+    start_command(command)
+}
+
 fn start_large() -> Worker {
     let folder = tempfile::tempdir().expect("a scratch folder");
     let library = cfg!(target_os = "linux").then(|| large_memory(folder.path()));
@@ -96,11 +107,15 @@ fn start() -> Worker {
 }
 
 fn start_with(preload: Option<&Path>) -> Worker {
-    let endpoint = format!("127.0.0.1:{}", free_port());
     let mut command = Command::new(env::current_exe().expect("this binary"));
     if let Some(library) = preload {
         command.env("LD_PRELOAD", library);
     }
+    start_command(command)
+}
+
+fn start_command(mut command: Command) -> Worker {
+    let endpoint = format!("127.0.0.1:{}", free_port());
     let process = command
         .args(["--exact", "worker_process", "--nocapture"])
         .env(ENDPOINT, &endpoint)
