@@ -142,7 +142,7 @@ impl EvalCallback for RoutingRecorder {
             Some(first) if *first == *tensor.name => recording.end_micro_batch(),
             Some(_) => {}
         }
-        recording.failed.is_none() && tensor.name.starts_with(CHOICE)
+        recording.failed.is_none() && layer_of(&tensor.name).is_some()
     }
 
     fn data(&mut self, tensor: &EvalTensor<'_>, bytes: &[u8]) {
@@ -161,9 +161,8 @@ impl Recording {
             tensor: tensor.name.to_string(),
             reason,
         };
-        let number = tensor.name.strip_prefix(CHOICE).unwrap_or_default();
-        let Ok(layer) = number.parse() else {
-            return Err(unreadable("its name has no layer's number".to_owned()));
+        let Some(layer) = layer_of(&tensor.name) else {
+            return Ok(());
         };
         let n_expert = self.trace.n_expert;
         let (n_tokens, n_expert_used, experts) =
@@ -253,6 +252,12 @@ impl RoutingTrace {
             ..*self
         }
     }
+}
+
+/// The layer whose router's choice a tensor is. Tensors that are derived from it have longer names:
+/// `ffn_moe_topk-3 (reshaped)`.
+fn layer_of(name: &str) -> Option<u32> {
+    name.strip_prefix(CHOICE)?.parse().ok()
 }
 
 /// The tokens, experts per token, and the experts, from a tensor whose rows may be longer than
