@@ -9,7 +9,7 @@ mod support;
 use support::decode::{batch, context, decode, distance, prompt, small};
 use support::gguf::GgufWriter;
 use support::layouts::{N_CTX_TRAIN, N_EMBD};
-use support::{backend, on_cpu, others};
+use support::{backend, on_cpu, others, peculiar, sparse};
 
 fn model(file: &GgufWriter) -> Model {
     let dir = tempfile::tempdir().unwrap();
@@ -213,5 +213,26 @@ fn a_state_takes_no_token_of_several_sequences() {
             "{error:?}"
         );
         decode(&mut context, &prompt(3), 0, 0);
+    }
+}
+
+/// Value experts, connections across layers, keys that layers share, convolutions beside
+/// windows, and layers that choose what they look at.
+#[test]
+fn layers_of_many_kinds_decode() {
+    for (name, file) in [
+        ("value experts", peculiar::value_experts()),
+        ("taps", peculiar::taps()),
+        ("shared keys", peculiar::shared_keys()),
+        ("convolution", peculiar::convolution()),
+        ("engram", sparse::engram()),
+        ("latent", sparse::latent()),
+    ] {
+        let model = model(&file);
+        let mut context = context(&model);
+        let first = decode(&mut context, &prompt(12), 0, 0);
+        assert!(first.iter().all(|logit| logit.is_finite()), "{name}");
+        let second = decode(&mut context, &prompt(14)[12..], 12, 0);
+        assert!(distance(&first, &second) > 0.001, "{name}");
     }
 }

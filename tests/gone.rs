@@ -3,10 +3,11 @@
 #![cfg(feature = "rpc")]
 
 use std::env;
+use std::mem::ManuallyDrop;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use llama_moe::{Budget, Error, Model, ModelParams, Planner, Preview, RpcServer};
+use llama_moe::{Budget, ContextParams, Error, Model, ModelParams, Planner, Preview, RpcServer};
 
 mod support;
 use support::layouts::Layout;
@@ -40,6 +41,10 @@ fn a_device_that_is_gone_is_told() {
     let (_dir, path) = file(Layout::Qwen3Moe);
     let params = ModelParams::default().with_devices([device]);
     drop(Model::load(&backend, &path, params.clone()).expect("a worker that is there"));
+    let cached = params.clone().with_cpu_moe_all().for_moe_cache();
+    let preview = Preview::new(&backend, &path, &cached).expect("a preview");
+    // Never dropped: its tensors on the worker could not be freed.
+    let model = ManuallyDrop::new(Model::load(&backend, &path, cached).expect("a model"));
     assert!(device.memory().total > 0);
 
     #[cfg(feature = "measure")]
@@ -53,6 +58,10 @@ fn a_device_that_is_gone_is_told() {
     };
     told(Model::load(&backend, &path, params.clone()).map(drop));
     told(Preview::new(&backend, &path, &params).map(drop));
+    told(preview.moe_cache(1 << 20).map(drop));
+    told(model.moe_cache(1 << 20).map(drop));
+    let context = ContextParams::default().with_moe_cache_size(1 << 20);
+    told(model.context(context).map(drop));
     let planner = Planner::new(&backend, &path).unwrap();
     let planner = planner.with_model_params(params.clone());
     told(planner.fit(&Budget::per_device(1 << 30)).map(drop));

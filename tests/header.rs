@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use llama_moe::gguf::{Header, Role, TensorInfo, Value};
-use llama_moe::{Error, Model};
+use llama_moe::{Error, KvOverride, Model, Preview};
 
 mod support;
 use support::gguf::{self, GgufWriter, TensorType};
 use support::layouts::{self, Layout, N_EMBD, N_EXPERT, N_EXPERT_USED};
 use support::raw::{self, Raw};
-use support::{backend, on_cpu};
+use support::{backend, on_cpu, peculiar, sparse};
 
 fn written(bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
@@ -92,6 +92,7 @@ fn tensors_are_those_of_the_layout() {
                 TensorType::Q4_0 => "q4_0",
                 TensorType::Q8_0 => "q8_0",
                 TensorType::Mxfp4 => "mxfp4",
+                TensorType::I64 => "i64",
             };
             assert_eq!(tensor.kind, kind, "{layout:?} {name}");
             assert_eq!(tensor.file, 0);
@@ -174,6 +175,21 @@ fn tied_embeddings_are_read_whole() {
     let tied = read(&writer.to_bytes()).unwrap().moe().unwrap();
     // Output and embeddings are of the same size here.
     assert_eq!(tied.bytes_per_token, separate);
+}
+
+#[test]
+fn value_experts_are_read_as_they_are_used() {
+    let header = read(&peculiar::value_experts().to_bytes()).unwrap();
+    let moe = header.moe().expect("experts");
+    assert_eq!(moe.moe_layers, [1]);
+    // Gate, up and down of 64 x 32 for each of four experts, of which two are used.
+    assert_eq!(moe.expert_bytes, [3 * 64 * 32 * 4 * 4]);
+    assert_eq!(moe.expert_bytes_per_token, moe.expert_bytes[0] / 2);
+    let bytes = |name: &str| header.tensor(name).expect("a tensor").bytes;
+    // Tied embeddings are read whole, and one row of them again.
+    let row = 64 * 4;
+    let unused = (moe.expert_bytes[0] + bytes("blk.1.attn_v_exps.weight")) / 2;
+    assert_eq!(moe.bytes_per_token, header.bytes() + row - unused);
 }
 
 #[test]
@@ -678,7 +694,7 @@ fn refused_load(architecture: &str, change: impl FnOnce(&mut GgufWriter)) -> Str
 fn numbers_that_an_architecture_asserts_on() {
     /// The architecture, its numbers, and what is said of them.
     type Case<'a> = (&'a str, &'a [(&'a str, u32)], &'a str);
-    let cases: [Case<'_>; 34] = [
+    let cases: [Case<'_>; 44] = [
         ("bailingmoe2", &[], "expert_count = 0"),
         (
             "deepseek2",
@@ -691,6 +707,7 @@ fn numbers_that_an_architecture_asserts_on() {
             "rope.dimension_count = 99",
         ),
         ("deepseek4", &[], "attention.output_group_count = 0"),
+        ("deepseek41", &[], "attention.output_group_count = 0"),
         (
             "dflash",
             &[("hyper_connection.count", 1)],
@@ -715,6 +732,16 @@ fn numbers_that_an_architecture_asserts_on() {
             "gemma2",
             &[("attention.head_count", 0)],
             "attention.head_count = 0",
+        ),
+        (
+            "gemma4",
+            &[("attention.shared_kv_layers", 3)],
+            "attention.shared_kv_layers = 3",
+        ),
+        (
+            "gemma4",
+            &[("block_count", 1)],
+            "attention.shared_kv_layers = 0: two of the 1 blocks",
         ),
         ("glm4moe", &[], "expert_count = 0"),
         (
@@ -762,6 +789,44 @@ fn numbers_that_an_architecture_asserts_on() {
             "attention.value_length = 7",
         ),
         ("lfm2moe", &[], "expert_count = 0"),
+        (
+            "k2-horizon",
+            &[("attention.value_expert_count", 1025)],
+            "value_expert_count = 1025",
+        ),
+        (
+            "k2-horizon",
+            &[("attention.value_expert_count", 4)],
+            "value_expert_used_count = 0: there are 4",
+        ),
+        (
+            "k2-horizon",
+            &[
+                ("attention.value_expert_count", 4),
+                ("attention.value_expert_used_count", 5),
+            ],
+            "value_expert_used_count = 5",
+        ),
+        (
+            "k2-horizon",
+            &[("attention.value_expert_used_count", 1)],
+            "value_expert_used_count = 1: there are 0",
+        ),
+        (
+            "k2-horizon",
+            &[("attention.group_norm_groups", 3)],
+            "group_norm_groups = 3: a divisor of embedding_length = 64",
+        ),
+        (
+            "limite",
+            &[("mudd.tap_count", 129)],
+            "mudd.tap_count = 129: 512 are possible in all 4 layers",
+        ),
+        (
+            "limite",
+            &[("mudd.tap_count", u32::MAX)],
+            "mudd.tap_count = 4294967295",
+        ),
         ("llada-moe", &[], "expert_count = 0"),
         ("mamba2", &[], "ssm.group_count = 0"),
         ("minimax-m3", &[], "attention.indexer.block_size = 0"),
@@ -805,11 +870,45 @@ fn numbers_that_an_architecture_asserts_on() {
         });
         assert!(reason.contains(expected), "{architecture}: {reason}");
     }
-    let reason = refused_load("deepseek4", |file| {
-        file.arch("attention.output_group_count", gguf::Value::U32(1));
-        file.arch("attention.compress_ratios", gguf::Value::U32s(vec![1; 513]));
+    for architecture in ["deepseek4", "deepseek41"] {
+        let reason = refused_load(architecture, |file| {
+            file.arch("attention.output_group_count", gguf::Value::U32(1));
+            file.arch("attention.compress_ratios", gguf::Value::U32s(vec![1; 513]));
+        });
+        assert!(reason.contains("513 elements"), "{reason}");
+    }
+    // Layers that are none, or come later; and lists that end too soon.
+    for (indices, said) in [
+        (vec![1, 0], "layer 0 cannot read layer 1"),
+        (vec![-1, 9, 0, -2], "layer 1 cannot read layer -2"),
+        (vec![0, 0, 1, 2], "layer 1 cannot read layer 2"),
+        (vec![0], "layer 0 cannot read layer -1"),
+    ] {
+        let reason = refused_load("limite", |file| {
+            file.arch("mudd.tap_count", gguf::Value::U32(2));
+            file.arch("mudd.tap_indices", gguf::Value::I32s(indices));
+        });
+        assert!(reason.contains(said), "{reason}");
+    }
+    let reason = refused_load("limite", |file| {
+        file.arch("mudd.tap_count", gguf::Value::U32(1));
+        file.arch("mudd.tap_indices", gguf::Value::Bools(vec![true]));
     });
-    assert!(reason.contains("513 elements"), "{reason}");
+    assert!(reason.contains("layer 0 cannot read layer 1"), "{reason}");
+    // A list of truth values is one of numbers.
+    let reason = refused_load("llama", |file| {
+        file.arch("expert_used_count", gguf::Value::Bools(vec![true; 4]));
+    });
+    assert!(reason.contains("expert_used_count = 1"), "{reason}");
+    for activation in ["", "relu"] {
+        let reason = refused_load("llama", |file| {
+            file.remove("llama.block_count");
+            let activation = gguf::Value::String(activation.to_owned());
+            file.arch("classifier.activation", activation);
+        });
+        let said = format!("llama.classifier.activation = {activation:?}");
+        assert!(reason.contains(&said), "{reason}");
+    }
     let reason = refused_load("bailingmoe3", |file| {
         file.arch("kda.safe_gate", gguf::Value::Bool(false));
     });
@@ -818,6 +917,10 @@ fn numbers_that_an_architecture_asserts_on() {
         file.arch("kda.gate_lower_bound", gguf::Value::F32(0.5));
     });
     assert!(reason.contains("kda.gate_lower_bound = 0.5"), "{reason}");
+    let reason = refused_load("llama", |file| {
+        file.u32("prism.hadamard.block_size", 1 << 15);
+    });
+    assert!(reason.contains("block_size = 32768: at most"), "{reason}");
     // The first layer's number counts, where others divide by it.
     let reason = refused_load("qwen3moe", |file| {
         file.arch("expert_count", gguf::Value::U32(4));
@@ -867,11 +970,77 @@ fn tensors_that_the_loader_asserts_on() {
             "161 rows",
         ),
         ("laguna", "blk.1.attn_gate.weight", vec![64, 5], "5 rows"),
+        ("eagle3", "d2t", vec![8], "d2t is of type f16"),
     ] {
         let reason = refused_load(architecture, |file| {
             file.random(name, &shape, f16, 1.0);
         });
         assert!(reason.contains(expected), "{reason}");
+    }
+}
+
+/// Each rule lets the numbers through that its architecture can do with.
+#[test]
+fn numbers_that_an_architecture_can_do_with() {
+    let models = [
+        peculiar::value_experts(),
+        peculiar::taps(),
+        peculiar::shared_keys(),
+        peculiar::convolution(),
+        peculiar::draft(),
+        sparse::engram(),
+        sparse::latent(),
+    ];
+    for mut file in models {
+        file.arch(
+            "classifier.activation",
+            gguf::Value::String("gelu".to_owned()),
+        );
+        let (_dir, path) = written(&file.to_bytes());
+        if let Err(error) = Model::load(&backend(), &path, on_cpu()) {
+            panic!("{error}");
+        }
+    }
+}
+
+#[test]
+fn rotated_weights_are_loaded() {
+    let mut file = Layout::Qwen3Moe.writer();
+    file.u32("prism.hadamard.version", 1)
+        .u32("prism.hadamard.block_size", 32)
+        .string(
+            "prism.hadamard.transform",
+            "normalized-sylvester-walsh-hadamard",
+        )
+        .string("prism.hadamard.axis", "input-last-dimension")
+        .string("prism.hadamard.sign_mode", "identity")
+        .strings("prism.hadamard.weight_names", &["blk.0.attn_q.weight"]);
+    let (_dir, path) = written(&file.to_bytes());
+    let model = Model::load(&backend(), &path, on_cpu()).unwrap();
+    // The rotation is the loader's own, and no tensor of the file.
+    let preview = Preview::new(&backend(), &path, &on_cpu()).unwrap();
+    model.placement().unwrap().verify(&preview).unwrap();
+}
+
+#[test]
+fn replaced_numbers_are_checked_too() {
+    for (file, key, number) in [
+        (
+            peculiar::shared_keys(),
+            "gemma4.attention.shared_kv_layers",
+            2,
+        ),
+        (peculiar::taps(), "limite.mudd.tap_count", 300),
+        (
+            peculiar::value_experts(),
+            "k2-horizon.attention.value_expert_used_count",
+            0,
+        ),
+    ] {
+        let (_dir, path) = written(&file.to_bytes());
+        let params = on_cpu().with_kv_override(key, KvOverride::Int(number));
+        let error = Model::load(&backend(), &path, params).expect_err(key);
+        assert!(error.to_string().contains(key), "{error}");
     }
 }
 

@@ -21,7 +21,7 @@ mod support;
 use support::gguf::{GgufWriter, Value};
 use support::layouts::{Layout, vocabulary_only};
 use support::raw::{self, Raw};
-use support::{backend, on_cpu, others};
+use support::{backend, on_cpu, others, peculiar, sparse};
 
 /// Set in the process that reads.
 const READER: &str = "LLAMA_MOE_TEST_READER";
@@ -148,6 +148,13 @@ fn models() -> Vec<(String, GgufWriter)> {
         ("encoder", others::encoder()),
         ("encoder-decoder", others::encoder_decoder()),
         ("recurrent", others::recurrent()),
+        ("value experts", peculiar::value_experts()),
+        ("taps", peculiar::taps()),
+        ("shared keys", peculiar::shared_keys()),
+        ("convolution", peculiar::convolution()),
+        ("draft", peculiar::draft()),
+        ("engram", sparse::engram()),
+        ("latent", sparse::latent()),
         ("vocabulary", vocabulary_only()),
     ];
     let others = others.map(|(name, writer)| (name.to_owned(), writer));
@@ -191,9 +198,10 @@ fn the_files_are_loaded_as_they_are() {
 }
 
 /// Keys that these models do without, and that llama.cpp's loader reads all the same.
-const MORE_KEYS: [&str; 12] = [
+const MORE_KEYS: [&str; 13] = [
     "attention.sliding_window",
     "attention.sliding_window_pattern",
+    "classifier.activation",
     "expert_group_count",
     "expert_group_used_count",
     "expert_shared_count",
@@ -232,6 +240,7 @@ fn no_value_ends_the_process() {
                 Value::Strings(Vec::new()),
                 Value::Strings(vec!["a".to_owned(), String::new()]),
                 Value::Bool(false),
+                Value::Bools(vec![true; 4]),
                 Value::F32(f32::NAN),
                 Value::String(String::new()),
             ] {

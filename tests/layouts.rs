@@ -323,6 +323,7 @@ fn dequantise(kind: TensorType, data: &[u8]) -> Vec<f64> {
                     .collect::<Vec<_>>()
             })
             .collect(),
+        TensorType::I64 => panic!("no weights"),
         TensorType::Mxfp4 => data
             .chunks(17)
             .flat_map(|block| {

@@ -4,12 +4,15 @@
 use llama_moe::gguf::synth::{NamedShape, Shape, Synth};
 use llama_moe::{
     CacheType, Context, ContextError, ContextParams, Device, DryRun, Error, LoadMode, Model,
-    ModelParams, MoeCacheError, MoeCacheObstacle, MoeCacheStats, Pattern, Preview, Target, Token,
+    ModelParams, MoeCacheError, MoeCacheObstacle, MoeCacheStats, Pattern, Preview, SplitMode,
+    Target, Token,
 };
 
 mod support;
-use support::decode::{batch, decode, greedy, prompt, small};
+use support::decode::{batch, decode, distance, greedy, prompt, small};
 use support::layouts::{Layout, N_EXPERT, N_EXPERT_USED};
+use support::log::logged;
+use support::peculiar::uneven_experts;
 #[cfg(target_os = "linux")]
 use support::worker::small_worker;
 use support::worker::{second_device, serve_if_asked, worker};
@@ -47,6 +50,14 @@ fn generate(context: &mut Context, n: usize) -> Vec<Vec<f32>> {
         rows.push(decode(context, &[token], at, 0));
     }
     rows
+}
+
+/// Decodes a text in micro-batches of one token and returns the logits of each.
+fn token_by_token(context: &mut Context) -> Vec<Vec<f32>> {
+    let tokens = (0..).zip(prompt(12));
+    tokens
+        .map(|(at, token)| decode(context, &[token], at, 0))
+        .collect()
 }
 
 fn stats(context: &mut Context) -> MoeCacheStats {
@@ -130,6 +141,35 @@ fn statistics_grow_with_the_slots_and_a_full_cache_misses_each_expert_once() {
     let _ = generate(&mut few, 32);
     let few = stats(&mut few);
     assert!(few.small.hit_rate() < all.small.hit_rate(), "{few:?}");
+}
+
+/// The statistics are read from the inside of llama.cpp: they are those that it logs itself.
+#[test]
+fn statistics_are_those_that_llama_cpp_logs() {
+    let worker = worker();
+    for layout in [Layout::Mixtral, Layout::GptOss, Layout::DeepSeek2] {
+        let model = load(layout, on([worker.device])).expect("a model");
+        let params = cached(6 * least(&model)).with_n_ubatch(16);
+        let mut context = model.context(params).expect("a context");
+        let _ = decode(&mut context, &prompt(60), 0, 0);
+        context.memory().clear().expect("a memory");
+        let _ = generate(&mut context, 20);
+        let stats = stats(&mut context);
+        let lines = logged(move || drop(context));
+        for (kind, counts) in [("<= 8", stats.small), (" > 8", stats.large)] {
+            let line = format!(
+                "ubatch {kind}: hits = {}, misses = {}, hit rate = {:.2}%, uploaded = {:.2} MiB",
+                counts.hits,
+                counts.misses,
+                100.0 * counts.hit_rate().expect("a hit rate"),
+                counts.uploaded_bytes as f64 / f64::from(1 << 20)
+            );
+            assert!(
+                lines.iter().any(|logged| logged.contains(&line)),
+                "{layout:?}: {line}: {lines:?}"
+            );
+        }
+    }
 }
 
 #[test]
@@ -227,6 +267,12 @@ fn what_cannot_be_cached_is_refused_and_the_model_stays_usable() {
         refused(model.context(embedding).map(drop)),
         MoeCacheError::Embeddings
     );
+    // Tensors that are cut across devices.
+    let merged = on([device]).with_split_mode(SplitMode::Tensor);
+    assert_eq!(
+        refused(context(merged, Layout::Mixtral)),
+        MoeCacheError::SplitMode
+    );
     // No cache, no layout and no statistics.
     let mut none = model.context(cached(0)).expect("a context");
     assert_eq!(none.moe_cache(), None);
@@ -277,6 +323,33 @@ fn a_layer_that_a_rule_splits_is_left_out_and_reported() {
     assert!(!layout.groups()[0].layers.contains(&1), "{layout:?}");
     for (row, expected) in generate(&mut context, 8).iter().zip(&expected) {
         assert_eq!(row, expected);
+    }
+}
+
+/// Layers with experts of three forms, and with different numbers of experts per token.
+#[test]
+fn layers_of_different_forms_have_slots_of_their_own() {
+    let worker = worker();
+    let dir = tempfile::tempdir().expect("a scratch folder");
+    let path = dir.path().join("model.gguf");
+    uneven_experts().write(&path);
+    let params = on([worker.device]);
+    let preview = Preview::new(&backend(), &path, &params).expect("a preview");
+    let model = Model::load(&backend(), &path, params).expect("a model");
+    assert_eq!(model.n_expert_used(), 3);
+    let expected = generate(&mut model.context(small()).expect("a context"), 8);
+    for size in [least(&model), ALL] {
+        let mut context = model.context(cached(size)).expect("a context");
+        let layout = context.moe_cache().expect("a layout").clone();
+        assert_eq!(layout, preview.moe_cache(size).expect("a layout"));
+        let layers: Vec<&[u32]> = layout.groups().iter().map(|g| &*g.layers).collect();
+        assert_eq!(layers, [&[0, 2][..], &[1], &[3]]);
+        assert!(layout.groups().iter().all(|group| group.n_slots >= 3));
+        assert_eq!(generate(&mut context, 8), expected);
+        let before = stats(&mut context);
+        decode(&mut context, &[Token(300)], 20, 0);
+        let counts = stats(&mut context).since(&before).small;
+        assert_eq!(counts.hits + counts.misses, 1 + 3 + 2 + 3);
     }
 }
 
@@ -387,6 +460,66 @@ fn a_batch_of_many_sequences_uses_the_cache() {
     let selected = counts.hits + counts.misses;
     assert!(selected >= n_layer * N_EXPERT_USED, "{counts:?}");
     assert!(selected <= n_layer * N_EXPERT, "{counts:?}");
+}
+
+/// A cached expert is computed by the same kernel as a resident one, so one token at a time gives
+/// the logits of a model whose experts are on the device.
+#[test]
+fn on_the_gpus_of_this_machine() {
+    let gpus = backend().gpus().into_iter();
+    for device in gpus.filter(|device| device.backend_name() != "RPC") {
+        for layout in moe_layouts() {
+            let (_dir, path) = file(layout);
+            let resident = ModelParams::default().with_devices([device]);
+            let resident = Model::load(&backend(), &path, resident).expect("a model");
+            let expected = token_by_token(&mut resident.context(small()).expect("a context"));
+            // Page-locked memory and mapped files are both plain.
+            for mode in [LoadMode::None, LoadMode::Mmap] {
+                let params = on([device]).with_load_mode(mode);
+                let preview = Preview::new(&backend(), &path, &params).expect("a preview");
+                let model = Model::load(&backend(), &path, params).expect("a model");
+                for size in [least(&model), ALL] {
+                    let what = format!("{device}, {layout:?}, {mode}, {size}");
+                    let mut context = model.context(cached(size)).expect("a context");
+                    let predicted = preview.moe_cache(size).expect("a layout");
+                    assert_eq!(context.moe_cache(), Some(&predicted), "{what}");
+                    let entries = context.memory_breakdown().expect("a breakdown");
+                    let on_device = entries.iter().filter(|entry| !entry.is_host);
+                    let bytes: u64 = on_device.map(|entry| entry.moe_cache).sum();
+                    assert_eq!(bytes, predicted.bytes(), "{what}");
+                    let rows = token_by_token(&mut context);
+                    assert!(stats(&mut context).small.hits > 0 || size < ALL, "{what}");
+                    for (at, (row, expected)) in rows.iter().zip(&expected).enumerate() {
+                        let off = distance(row, expected);
+                        // Chunk experts are not cached: the CPU computes them.
+                        let bound = if layout == Layout::GroveMoe {
+                            0.05
+                        } else {
+                            1e-3
+                        };
+                        assert!(off < bound, "{what}: token {at} is off by {off}");
+                    }
+                }
+            }
+        }
+        for kind in [
+            CacheType::Q8_0,
+            CacheType::Q4_0,
+            CacheType::Bf16,
+            CacheType::F32,
+        ] {
+            let model = load(Layout::Qwen3Moe, on([device])).expect("a model");
+            let params = cached(ALL).with_type_k(kind).with_type_v(kind);
+            // Not every device has kernels for each type.
+            if let Ok(mut context) = model.context(params) {
+                let rows = generate(&mut context, 4);
+                assert!(
+                    rows.iter().flatten().all(|logit| logit.is_finite()),
+                    "{kind:?}"
+                );
+            }
+        }
+    }
 }
 
 #[cfg(target_os = "linux")]

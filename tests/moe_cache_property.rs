@@ -204,5 +204,9 @@ static CACHED: AtomicU32 = AtomicU32::new(0);
 fn a_cache_changes_no_answer() {
     random_caches();
     let (cached, all) = (CACHED.load(Ordering::Relaxed), n_cases());
-    assert!(cached > all / 4, "{cached} of {all} cases had a cache");
+    // A handful of cases may all be of those that are refused.
+    assert!(
+        all < 32 || cached > all / 4,
+        "{cached} of {all} cases had a cache"
+    );
 }

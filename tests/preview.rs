@@ -6,14 +6,16 @@ use std::path::Path;
 
 use llama_moe::gguf::synth::{NamedShape, Shape, Synth};
 use llama_moe::{
-    Budget, ContextParams, Device, LoadMode, Model, ModelParams, Pattern, Planner, Preview,
-    SplitMode, Target,
+    Budget, ContextParams, Device, LazyMode, LoadMode, Model, ModelParams, Pattern, Planner,
+    Preview, SplitMode, Target,
 };
 
 mod support;
 use support::gguf::{GgufWriter, TensorType};
 use support::layouts::Layout;
-use support::{backend, file, on_cpu};
+use support::{backend, file, on_cpu, sparse};
+#[cfg(feature = "rpc")]
+use support::{others, peculiar};
 
 #[cfg(feature = "rpc")]
 #[test]
@@ -66,23 +68,12 @@ fn rules(layout: Layout, params: &ModelParams) -> Vec<(&'static str, ModelParams
 /// Holds a preview against the model loaded with the same parameters: every tensor, and the
 /// buffers' sizes.
 fn check(path: &Path, params: &ModelParams, what: &str) {
-    let backend = backend();
-    let preview = Preview::new(&backend, path, params).unwrap_or_else(|e| panic!("{what}: {e}"));
-    let model = Model::load(&backend, path, params.clone())
-        .unwrap_or_else(|error| panic!("{what}: {error}"));
-    let placement = model.placement().expect("a placement");
-    placement
-        .verify(&preview)
-        .unwrap_or_else(|error| panic!("{what}: {error}"));
-    assert_eq!(placement.sums(), preview.sums(), "{what}");
-    let matches: Vec<_> = model.rule_matches().cloned().collect();
-    assert_eq!(preview.rules(), matches, "{what}");
+    let (preview, model) = check_tensors(path, params, what);
     for (index, rule) in preview.rules().iter().enumerate() {
         let tensors = preview.tensors().iter();
         let by_rule = tensors.filter(|tensor| tensor.rule == Some(index) && !tensor.duplicate);
         assert_eq!(by_rule.count(), rule.tensors.len(), "{what}: {}", rule.rule);
     }
-
     let params = ContextParams::default().with_n_ctx(256).with_n_threads(1);
     let mut context = model
         .context(params.with_n_threads_batch(1))
@@ -101,6 +92,22 @@ fn check(path: &Path, params: &ModelParams, what: &str) {
         let slack = if sum.buffer == "Vulkan_Host" { 32 } else { 0 };
         assert_eq!(said + slack, is, "{what}: {}", sum.buffer);
     }
+}
+
+/// The part of [`check`] that needs no context.
+fn check_tensors(path: &Path, params: &ModelParams, what: &str) -> (Preview, Model) {
+    let backend = backend();
+    let preview = Preview::new(&backend, path, params).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let model = Model::load(&backend, path, params.clone())
+        .unwrap_or_else(|error| panic!("{what}: {error}"));
+    let placement = model.placement().expect("a placement");
+    placement
+        .verify(&preview)
+        .unwrap_or_else(|error| panic!("{what}: {error}"));
+    assert_eq!(placement.sums(), preview.sums(), "{what}");
+    let matches: Vec<_> = model.rule_matches().cloned().collect();
+    assert_eq!(preview.rules(), matches, "{what}");
+    (preview, model)
 }
 
 #[test]
@@ -136,6 +143,65 @@ fn with_a_worker() {
             let mapped = params.with_load_mode(LoadMode::Mmap);
             check(&path, &mapped, &format!("{layout:?}, {rule}, mapped"));
         }
+    }
+}
+
+/// Blocks by another name, blocks of a head, a draft without an output of its own, experts that
+/// are no feed-forward's, and rows that a weight names.
+#[cfg(feature = "rpc")]
+#[test]
+fn models_of_a_kind_of_their_own() {
+    let worker = support::worker::worker();
+    let on_worker = ModelParams::default().with_devices([worker.device]);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    let mut draft_without_output = peculiar::draft();
+    draft_without_output.remove_tensor("output.weight");
+    draft_without_output.remove_tensor("d2t");
+    for (name, file) in [
+        ("encoder-decoder", others::encoder_decoder()),
+        ("value experts", peculiar::value_experts()),
+        ("taps", peculiar::taps()),
+        ("shared keys", peculiar::shared_keys()),
+        ("convolution", peculiar::convolution()),
+        ("draft", peculiar::draft()),
+        ("engram", sparse::engram()),
+        ("latent", sparse::latent()),
+        ("draft without output", draft_without_output),
+    ] {
+        file.write(&path);
+        for params in [on_cpu(), on_worker.clone()] {
+            for n in 0..5 {
+                let params = params.clone().with_n_gpu_layers(n);
+                check_tensors(&path, &params, &format!("{name}, {n} layers"));
+            }
+        }
+    }
+    peculiar::value_experts().write(&path);
+    let params = on_worker.with_cpu_moe_all();
+    check(&path, &params, "value experts stay");
+    let preview = Preview::new(&backend(), &path, &params).unwrap();
+    let values = preview.tensors().iter();
+    let mut values = values.filter(|tensor| tensor.name.contains("attn_v_exps"));
+    assert!(values.all(|tensor| !tensor.is_host));
+}
+
+#[test]
+fn what_stays_in_the_file_is_mapped_and_asks_no_rule() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("model.gguf");
+    sparse::engram().write(&path);
+    let params = on_cpu()
+        .with_load_mode(LoadMode::None)
+        .with_override(Pattern::new("token_embd").unwrap(), Target::Cpu);
+    for (mode, buffer) in [(LazyMode::On, "CPU_Mapped"), (LazyMode::Auto, "CPU")] {
+        let params = params.clone().with_lazy_mode(mode);
+        let (preview, _) = check_tensors(&path, &params, &format!("{mode:?}"));
+        let mut tensors = preview.tensors().iter();
+        let words = tensors.find(|tensor| tensor.name.starts_with("per_layer"));
+        let words = words.expect("the words");
+        assert_eq!(words.buffer, buffer);
+        assert_eq!(words.rule.is_none(), mode == LazyMode::On);
     }
 }
 

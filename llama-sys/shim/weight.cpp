@@ -70,6 +70,11 @@ ggml_tensor * imagine(
         case GGML_OP_GET_ROWS:
             require(is_matrix, "rows are taken from a matrix only");
             return ggml_get_rows(ctx, w, i32(N_TOKENS));
+        case GGML_OP_SET_ROWS:
+            // The weight says which rows.
+            require(is_vector, "the numbers of rows are a vector");
+            require(w->type == GGML_TYPE_I64 || w->type == GGML_TYPE_I32, "the numbers of rows are whole");
+            return ggml_set_rows(ctx, f32(1, w->ne[0]), f32(1, w->ne[0]), w);
         case GGML_OP_MUL_MAT:
             return ggml_mul_mat(ctx, w, f32(w->ne[0], N_TOKENS, w->ne[2], w->ne[3]));
         case GGML_OP_MUL_MAT_ID: {

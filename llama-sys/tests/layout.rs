@@ -60,7 +60,10 @@ fn layouts() -> Vec<Layout> {
         llama_sampler_seq_config { seq_id, sampler }
         llama_shim_gguf_kv { key, type_, element_type, n, data, string }
         llama_shim_gguf_tensor { name, type_, ne, offset, size }
-        llama_shim_memory_entry { buft, buft_name, dev, dev_name, is_host, model, context, compute }
+        llama_shim_memory_entry { buft, buft_name, dev, dev_name, is_host, model, context, moe_cache, compute }
+        llama_shim_moe_cache_counts { hits, misses, bytes }
+        llama_shim_moe_cache_stats { up_to_8, up_to_32, copied }
+        llama_shim_moe_cache_group { dev, layers, n_layers, n_expert, n_slots }
         llama_shim_tensor { name, type_, n_dims, ne, bytes, buft, buft_name, dev, dev_name, is_host, duplicate }
         llama_shim_token { text, score, attr, is_control, is_eog }
         llama_shim_weight_hparams { n_expert_used, n_embd_head, n_head, n_embd_inp, ssm_d_state, ssm_d_inner, ssm_n_group }

@@ -266,11 +266,24 @@ fn the_cpu_computes_with_every_weight_of_the_table() {
             assert_eq!(ask(&large).is_err(), needs_hparams, "operation {op}");
         }
     }
+    // The rows that are set are named by whole numbers.
+    for kind in [sys::GGML_TYPE_I32, sys::GGML_TYPE_I64] {
+        let answer = supported(
+            cpu_place(),
+            sys::GGML_OP_SET_ROWS,
+            kind,
+            [64, 1, 1, 1],
+            &none,
+        );
+        assert!(answer.expect("an answer"), "{kind}");
+    }
     // Shapes and types that ggml would abort on.
     let f32 = sys::GGML_TYPE_F32;
     for (op, kind, ne) in [
         (sys::GGML_OP_GET_ROWS, f32, [64, 8, 2, 1]),
         (sys::GGML_OP_GET_ROWS, f32, [64, 8, 1, 2]),
+        (sys::GGML_OP_SET_ROWS, f32, [64, 1, 1, 1]),
+        (sys::GGML_OP_SET_ROWS, sys::GGML_TYPE_I64, [64, 2, 1, 1]),
         (sys::GGML_OP_MUL_MAT_ID, f32, [64, 8, 2, 2]),
         (sys::GGML_OP_DIV, f32, [64, 2, 1, 1]),
         (sys::GGML_OP_ROPE, sys::GGML_TYPE_F16, [16, 1, 1, 1]),
@@ -387,6 +400,17 @@ fn names_tell_layer_operation_and_block() {
             "bert",
             "cls.output.weight",
             (output, sys::GGML_OP_MUL_MAT, -1),
+        ),
+        ("eagle3", "d2t", (output, sys::GGML_OP_SET_ROWS, -1)),
+        (
+            "k2-horizon",
+            "blk.2.attn_v_exps.weight",
+            (repeating, sys::GGML_OP_MUL_MAT_ID, 2),
+        ),
+        (
+            "dflash",
+            "lilicorr.layers.1.attn.in_proj.bias",
+            (repeating, sys::GGML_OP_ADD, 1),
         ),
         // The names with two meanings.
         (

@@ -36,6 +36,8 @@ pub enum Value {
     F32s(Vec<f32>),
     I32s(Vec<i32>),
     U32s(Vec<u32>),
+    Bools(Vec<bool>),
+    U64s(Vec<u64>),
 }
 
 /// GGUF's number for an array; the elements' own number follows it.
@@ -52,9 +54,9 @@ impl Value {
             Value::U32(_) | Value::U32s(_) => 4,
             Value::I32(_) | Value::I32s(_) => 5,
             Value::F32(_) | Value::F32s(_) => 6,
-            Value::Bool(_) => 7,
+            Value::Bool(_) | Value::Bools(_) => 7,
             Value::String(_) | Value::Strings(_) => 8,
-            Value::U64(_) => 10,
+            Value::U64(_) | Value::U64s(_) => 10,
             Value::I64(_) => 11,
             Value::F64(_) => 12,
         }
@@ -83,6 +85,14 @@ impl Value {
                 array(out, values.len());
                 out.extend(values.iter().flat_map(|value| value.to_le_bytes()));
             }
+            Value::U64s(values) => {
+                array(out, values.len());
+                out.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+            }
+            Value::Bools(values) => {
+                array(out, values.len());
+                out.extend(values.iter().map(|value| u8::from(*value)));
+            }
             _ => {
                 out.extend(self.id().to_le_bytes());
                 self.encode_scalar(out);
@@ -104,7 +114,12 @@ impl Value {
             Value::U64(value) => out.extend(value.to_le_bytes()),
             Value::I64(value) => out.extend(value.to_le_bytes()),
             Value::F64(value) => out.extend(value.to_le_bytes()),
-            Value::Strings(_) | Value::F32s(_) | Value::I32s(_) | Value::U32s(_) => {
+            Value::Strings(_)
+            | Value::F32s(_)
+            | Value::I32s(_)
+            | Value::U32s(_)
+            | Value::Bools(_)
+            | Value::U64s(_) => {
                 unreachable!("an array is no scalar")
             }
         }
@@ -127,6 +142,8 @@ pub enum TensorType {
     Q8_0,
     /// 32 elements of E2M1 with a power of two as their scale.
     Mxfp4,
+    /// Whole numbers.
+    I64,
 }
 
 impl TensorType {
@@ -136,6 +153,7 @@ impl TensorType {
             TensorType::F16 => 1,
             TensorType::Q4_0 => 2,
             TensorType::Q8_0 => 8,
+            TensorType::I64 => 27,
             TensorType::Mxfp4 => 39,
         }
     }
@@ -148,6 +166,7 @@ impl TensorType {
             TensorType::Q4_0 => (32, 2 + 16),
             TensorType::Q8_0 => (32, 2 + 32),
             TensorType::Mxfp4 => (32, 1 + 16),
+            TensorType::I64 => (1, 8),
         }
     }
 
@@ -287,7 +306,7 @@ impl GgufWriter {
         let elements = shape.iter().product::<u64>();
         let blocks = elements / kind.block().0;
         let data = match kind {
-            TensorType::F32 | TensorType::F16 => {
+            TensorType::F32 | TensorType::F16 | TensorType::I64 => {
                 let values: Vec<f32> = (0..elements).map(|_| random.noise(deviation)).collect();
                 encode(kind, &values)
             }
@@ -298,7 +317,7 @@ impl GgufWriter {
         self.push(name, shape, kind, data)
     }
 
-    /// Adds a tensor of the given values, as F32 or F16.
+    /// Adds a tensor of the given values, as F32, F16 or I64.
     pub fn values(
         &mut self,
         name: &str,
@@ -467,6 +486,10 @@ fn encode(kind: TensorType, values: &[f32]) -> Vec<u8> {
             let halves = values.iter().map(|value| half(*value));
             halves.flat_map(u16::to_le_bytes).collect()
         }
+        TensorType::I64 => values
+            .iter()
+            .flat_map(|value| (*value as i64).to_le_bytes())
+            .collect(),
         _ => panic!("{kind:?} is written from random blocks only"),
     }
 }

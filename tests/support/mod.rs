@@ -4,9 +4,12 @@
 pub mod decode;
 pub mod gguf;
 pub mod layouts;
+pub mod log;
 pub mod others;
+pub mod peculiar;
 pub mod random_rules;
 pub mod raw;
+pub mod sparse;
 #[cfg(feature = "rpc")]
 pub mod worker;
 

@@ -5,12 +5,12 @@ use super::gguf::{GgufWriter, TensorType, Value};
 use super::layouts::{N_CTX_TRAIN, N_EMBD, vocabulary, write_vocabulary};
 use TensorType::F32;
 
-const N_LAYER: u64 = 2;
+pub(super) const N_LAYER: u64 = 2;
 const N_HEAD: u64 = 4;
-const N_FF: u64 = 96;
+pub(super) const N_FF: u64 = 96;
 
 /// A file with the common metadata; `others` are added to it.
-fn start(arch: &str, others: &[(&str, u32)]) -> GgufWriter {
+pub(super) fn start(arch: &str, others: &[(&str, u32)]) -> GgufWriter {
     let mut file = GgufWriter::new(arch);
     file.string("general.name", arch);
     for (key, value) in [
@@ -35,12 +35,12 @@ fn start(arch: &str, others: &[(&str, u32)]) -> GgufWriter {
     file
 }
 
-fn matrix(file: &mut GgufWriter, name: &str, columns: u64, rows: u64) {
+pub(super) fn matrix(file: &mut GgufWriter, name: &str, columns: u64, rows: u64) {
     let deviation = 1.0 / (columns as f32).sqrt();
     file.random(name, &[columns, rows], F32, deviation);
 }
 
-fn vector(file: &mut GgufWriter, name: &str, n: u64, value: f32) {
+pub(super) fn vector(file: &mut GgufWriter, name: &str, n: u64, value: f32) {
     file.values(name, &[n], F32, &vec![value; n as usize]);
 }
 

@@ -14,7 +14,9 @@ use crate::placement::{MoeCacheError, MoeCacheGroup, MoeCacheLayout};
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct MoeCacheStats {
-    /// Micro-batches of up to 8 tokens: decode.
+    /// Micro-batches of up to 8 tokens: decode. llama.cpp counts selected experts, 8 times as many
+    /// as a token uses at most, so in layers where a token uses fewer, somewhat larger
+    /// micro-batches count here.
     pub small: MoeCacheCounts,
     /// Micro-batches of 9 to 32 tokens.
     pub large: MoeCacheCounts,

@@ -169,6 +169,10 @@ impl GgufHeader {
             sys::GGUF_TYPE_INT32 => self.each(&kv, |n: i32| (n as u32).into()),
             sys::GGUF_TYPE_UINT64 => self.each(&kv, |n: u64| n),
             sys::GGUF_TYPE_INT64 => self.each(&kv, |n: i64| n as u64),
+            // In an array, truth values are numbers too.
+            sys::GGUF_TYPE_BOOL if kv.type_ == sys::GGUF_TYPE_ARRAY => {
+                self.each(&kv, |truth: u8| u64::from(truth != 0))
+            }
             _ => Box::new(iter::empty()),
         }
     }

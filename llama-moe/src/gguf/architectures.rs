@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::check::{Keys, MAX_LAYERS};
+use super::check::{Keys, MAX_EXPERTS, MAX_LAYERS};
 use crate::ffi::KvValue;
 
 /// They have experts in any case.
@@ -38,11 +38,12 @@ impl Keys<'_> {
         match self.header.architecture() {
             "bailingmoe3" => self.check_kda(),
             "deepseek2" | "mistral4" => self.check_latent_heads(false),
-            "deepseek4" => self.check_compress_ratios(),
+            "deepseek4" | "deepseek41" => self.check_compress_ratios(),
             "gemma-embedding" => {
                 self.check_width("dense_2_feat_in")?;
                 self.check_width("dense_3_feat_out")
             }
+            "gemma4" => self.check_own_keys(),
             "glm5-next" => self.check_pooled_indexer(),
             "granitehybrid" | "jamba" => self.check_inner_size(),
             "hrm_text" => self.check_cycles(),
@@ -51,6 +52,10 @@ impl Keys<'_> {
                 let n_ff = keys.of_layer("feed_forward_length", layer);
                 vec![n_ff, n_ff.saturating_mul(2)]
             }),
+            "k2-horizon" => {
+                self.check_value_experts()?;
+                self.check_norm_groups()
+            }
             "laguna" => self.check_rows("attn_gate", |keys, layer| {
                 let n_head = keys.of_layer("attention.head_count", layer);
                 // A head of sliding-window attention may have another size.
@@ -63,6 +68,7 @@ impl Keys<'_> {
                 ]
             }),
             "lfm2" | "lfm2moe" => self.check_equal_heads(),
+            "limite" => self.check_taps(),
             "nanbeige" => self.check_loops(),
             "nemotron_h" | "nemotron_h_moe" => self.check_experts_used_per_layer(),
             "rwkv6" => self.check_lerp(),
@@ -82,7 +88,7 @@ impl Keys<'_> {
             "falcon-h1" | "granitehybrid" | "mamba2" | "nemotron_h" | "nemotron_h_moe" => {
                 &["ssm.group_count"]
             }
-            "deepseek4" => &["attention.output_group_count"],
+            "deepseek4" | "deepseek41" => &["attention.output_group_count"],
             "grovemoe" => &["expert_count", "experts_per_group"],
             "hrm_text" => &["hrm.layers_per_stack", "hrm.h_cycles", "hrm.l_cycles"],
             "minimax-m3" => &["attention.indexer.block_size"],
@@ -161,6 +167,75 @@ impl Keys<'_> {
             return Ok(());
         }
         self.refuse(key, n, &format!("embedding_length is {width}"))
+    }
+
+    /// The blocks at the end may read keys and values that others keep.
+    fn check_own_keys(&self) -> Result<(), String> {
+        const SHARED: &str = "attention.shared_kv_layers";
+        let [n, shared] = ["block_count", SHARED].map(|key| self.number(key) as u32);
+        // In 32 bits, as llama.cpp computes it.
+        let own = n.wrapping_sub(shared).cast_signed();
+        if own >= 2 {
+            return Ok(());
+        }
+        let expected = format!("two of the {n} blocks keep keys and values of their own");
+        self.refuse(SHARED, shared.into(), &expected)
+    }
+
+    /// Experts that a token's values come from.
+    fn check_value_experts(&self) -> Result<(), String> {
+        const COUNT: &str = "attention.value_expert_count";
+        const USED: &str = "attention.value_expert_used_count";
+        let [n, used] = [COUNT, USED].map(|key| self.number(key));
+        if n > MAX_EXPERTS {
+            let expected = format!("at most {MAX_EXPERTS} are possible");
+            return self.refuse(COUNT, n, &expected);
+        }
+        if used > n || (n > 0 && used == 0) {
+            let expected = format!("there are {n} value experts");
+            return self.refuse(USED, used, &expected);
+        }
+        Ok(())
+    }
+
+    fn check_norm_groups(&self) -> Result<(), String> {
+        const GROUPS: &str = "attention.group_norm_groups";
+        let (width, groups) = (self.number("embedding_length"), self.number(GROUPS));
+        // None are one group.
+        if width.is_multiple_of(groups.max(1)) {
+            return Ok(());
+        }
+        let expected = format!("a divisor of embedding_length = {width}");
+        self.refuse(GROUPS, groups, &expected)
+    }
+
+    /// The inputs of earlier layers that a layer reads: so many for each, or a negative number.
+    fn check_taps(&self) -> Result<(), String> {
+        const COUNT: &str = "mudd.tap_count";
+        let n_taps = self.number(COUNT);
+        if n_taps == 0 {
+            return Ok(());
+        }
+        let n_layer = self.number("block_count") - self.number("nextn_predict_layers");
+        if n_taps.saturating_mul(n_layer) > MAX_LAYERS {
+            let expected = format!("{MAX_LAYERS} are possible in all {n_layer} layers");
+            return self.refuse(COUNT, n_taps, &expected);
+        }
+        const TAPS: &str = "mudd.tap_indices";
+        let taps: Vec<i32> = self.of_file(TAPS).map(|tap| tap as i32).collect();
+        for (layer, of_layer) in taps.chunks(n_taps as usize).enumerate() {
+            if layer as u64 >= n_layer || of_layer[0] < 0 {
+                continue;
+            }
+            // Those that the list lacks are negative.
+            let missing = (of_layer.len() < n_taps as usize).then_some(-1);
+            let is_bad = |tap: &i32| !(0..=layer as i32).contains(tap);
+            if let Some(tap) = of_layer.iter().copied().chain(missing).find(is_bad) {
+                let key = self.name(TAPS);
+                return Err(format!("{key}: layer {layer} cannot read layer {tap}"));
+            }
+        }
+        Ok(())
     }
 
     fn check_pooled_indexer(&self) -> Result<(), String> {

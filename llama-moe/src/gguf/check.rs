@@ -7,7 +7,7 @@ use crate::ffi::KvValue;
 
 /// `LLAMA_MAX_LAYERS` and `LLAMA_MAX_EXPERTS` of the pinned llama.cpp's `llama-hparams.h`.
 pub(super) const MAX_LAYERS: u64 = 512;
-const MAX_EXPERTS: u64 = 1024;
+pub(super) const MAX_EXPERTS: u64 = 1024;
 
 /// `LLAMA_TOKEN_TYPE_BYTE`.
 const TOKEN_TYPE_BYTE: u64 = 6;
@@ -19,8 +19,15 @@ const MAX_DUMMY_TOKENS: u64 = 1 << 22;
 /// Tensors that llama.cpp's loader hands to `ggml_rope_ext`.
 const ROPE_FACTORS: [&str; 3] = ["rope_freqs", "rope_factors_long", "rope_factors_short"];
 
+/// llama.cpp makes a square matrix of 32-bit numbers for weights that are stored rotated: 1 GiB
+/// at this many rows.
+const MAX_ROTATION: u64 = 1 << 14;
+
 /// The last of `enum llama_pooling_type`: others end the process once a context pools.
 const MAX_POOLING_TYPE: u64 = 4;
+
+/// What a classifier's head can compute between its matrices.
+const CLASSIFIER_ACTIVATIONS: [&str; 3] = ["gelu", "silu", "tanh"];
 
 /// Architectures that may name experts and have none.
 const EXPERTS_OPTIONAL: [&str; 2] = ["hunyuan_vl", "hunyuan-dense"];
@@ -60,7 +67,19 @@ impl Keys<'_> {
         self.of_file(key).nth(layer).unwrap_or(0)
     }
 
-    fn of_file(&self, key: &str) -> impl Iterator<Item = u64> {
+    /// A key's text.
+    fn text(&self, key: &str) -> Option<String> {
+        if let Some(KvValue::Text(text)) = self.replacement(key) {
+            return Some(text.clone());
+        }
+        match self.value(key) {
+            Some(Value::Text(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// The numbers of the file, whatever replaces them.
+    pub(super) fn of_file(&self, key: &str) -> impl Iterator<Item = u64> {
         self.header.gguf().whole_numbers(&self.name(key))
     }
 
@@ -171,6 +190,14 @@ impl Header {
             Err(format!("{architecture}.{key} = {value}: {expected}"))
         };
 
+        if let Some(activation) = keys.text("classifier.activation")
+            && !CLASSIFIER_ACTIVATIONS.contains(&activation.as_str())
+        {
+            return Err(format!(
+                "{architecture}.classifier.activation = {activation:?}: llama.cpp knows gelu, silu \
+                 and tanh"
+            ));
+        }
         // Without this key the loader reports an error by itself.
         let Some(n_layer) = keys.max("block_count") else {
             return Ok(());
@@ -201,17 +228,19 @@ impl Header {
         }
         keys.check_experts()?;
 
-        let scaling = match keys.replacement("rope.scaling.type") {
-            Some(KvValue::Text(scaling)) => scaling.clone(),
-            _ => match keys.value("rope.scaling.type") {
-                Some(Value::Text(scaling)) => scaling,
-                _ => "linear".to_owned(),
-            },
-        };
+        let scaling = keys.text("rope.scaling.type");
+        let scaling = scaling.unwrap_or_else(|| "linear".to_owned());
         if !matches!(scaling.as_str(), "none" | "linear" | "yarn" | "longrope") {
             return Err(format!(
                 "{architecture}.rope.scaling.type = {scaling:?}: llama.cpp knows none, linear, yarn \
                  and longrope"
+            ));
+        }
+        const ROTATION: &str = "prism.hadamard.block_size";
+        let rotation = self.gguf().whole_numbers(ROTATION).max().unwrap_or(0);
+        if rotation > MAX_ROTATION {
+            return Err(format!(
+                "{ROTATION} = {rotation}: at most {MAX_ROTATION} are possible"
             ));
         }
         self.check_tensor_types()?;
@@ -228,16 +257,14 @@ impl Header {
             let (name, kind) = (&tensor.name, &tensor.kind);
             return Err(format!("{name} is of type {kind}; llama.cpp needs f32"));
         }
-        let embedding = self.tensor("token_embd.weight");
-        let is_tied = self.tensor("output.weight").is_none();
-        if is_tied && embedding.is_some_and(|tensor| tensor.kind == "nvfp4") {
-            for scale in ["output.scale", "output.input_scale"] {
-                if self.tensor(scale).is_some() {
-                    return Err(format!("{scale} is there, but no output.weight"));
-                }
+        // The tokens of a draft's vocabulary, as rows of the target's.
+        match self.tensor("d2t") {
+            Some(tensor) if tensor.kind != "i64" => {
+                let kind = &tensor.kind;
+                Err(format!("d2t is of type {kind}; llama.cpp needs i64"))
             }
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 

@@ -242,6 +242,48 @@ impl Header {
         }
     }
 
+    /// Whether the tensors of a block are loaded, or those outside of blocks.
+    pub(crate) fn is_loaded(&self, block: Option<u32>, with_mtp: bool) -> bool {
+        let Some(block) = block else {
+            return true;
+        };
+        let of_head = block.checked_sub(self.block_count);
+        block < self.n_blocks_loaded(with_mtp) || of_head.is_some_and(|n| n < self.n_head_blocks())
+    }
+
+    /// Blocks of a draft's head, after those of the model: its layers, and what it makes its
+    /// features with.
+    fn n_head_blocks(&self) -> u32 {
+        if self.architecture() != "dflash" {
+            return 0;
+        }
+        match number(self.gguf(), "lilicorr.num_layers") {
+            None | Some(0) => 0,
+            Some(n) => u32::try_from(n).unwrap_or(u32::MAX).saturating_add(1),
+        }
+    }
+
+    /// Whether the loader can leave a tensor in the file, and read rows of it when they are needed.
+    pub(crate) fn can_stay_in_file(&self, tensor: &TensorInfo) -> bool {
+        tensor.name == "per_layer_token_embd.weight"
+            && matches!(self.architecture(), "deepseek41" | "gemma4" | "qwen4exp")
+    }
+
+    /// Whether a block turns its positions by the factors that blocks share. In some
+    /// architectures only attention to the whole context does.
+    pub(crate) fn has_rope_factors(&self, block: u32) -> bool {
+        let of_block = |key: &str| {
+            let key = format!("{}.attention.{key}", self.architecture);
+            self.gguf().whole_numbers(&key).nth(block as usize)
+        };
+        let has_window = || of_block("sliding_window_pattern").unwrap_or(0) != 0;
+        match self.architecture() {
+            "gemma4" | "gemma4-assistant" => !has_window(),
+            "lfm3" => !has_window() && of_block("head_count_kv") != Some(0),
+            _ => true,
+        }
+    }
+
     /// The blocks that have routed experts, ascending.
     pub(crate) fn expert_blocks(&self) -> Vec<u32> {
         self.blocks_where(|tensor| is_routed_expert(&tensor.name))

@@ -1,7 +1,7 @@
 //! What a model's experts amount to.
 
 use super::header::Header;
-use super::tensor::Role;
+use super::tensor::{Role, is_value_expert};
 
 /// The numbers of a Mixture-of-Experts model, read from its header.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,7 +20,8 @@ pub struct MoeShape {
     /// Bytes of the routed experts in each of `moe_layers`.
     pub expert_bytes: Vec<u64>,
     /// Bytes that are read to compute one token: every weight once, of the routed experts those
-    /// that are used, of the embeddings one row. The KV cache comes on top.
+    /// that are used, of the embeddings one row. Attention that routes its values reads the value
+    /// experts that are used. The KV cache comes on top.
     pub bytes_per_token: u64,
     /// The part of `bytes_per_token` that routed experts are.
     pub expert_bytes_per_token: u64,
@@ -49,6 +50,11 @@ impl MoeShape {
             value.and_then(|n| u32::try_from(n).ok()).unwrap_or(0)
         };
         let (n_expert, n_expert_used) = (number("expert_count"), number("expert_used_count"));
+        let [n_value_expert, n_value_expert_used] = [
+            "attention.value_expert_count",
+            "attention.value_expert_used_count",
+        ]
+        .map(number);
         let mut expert_bytes = vec![0; moe_layers.len()];
         let (mut other, mut has_output) = (0u64, false);
         let mut embedding = None;
@@ -73,6 +79,10 @@ impl MoeShape {
                 Role::Output => {
                     has_output |= tensor.name == "output.weight";
                     other = other.saturating_add(tensor.bytes);
+                }
+                _ if is_value_expert(&tensor.name) => {
+                    let used = share(tensor.bytes, n_value_expert_used, n_value_expert);
+                    other = other.saturating_add(used);
                 }
                 _ => other = other.saturating_add(tensor.bytes),
             }

@@ -125,6 +125,9 @@ impl Role {
             Self::Attention
         } else if part.ends_with("_norm") || part.contains("_norm_") {
             Self::Norm
+        } else if part.contains("_resid_") {
+            // Weights of a sum of both.
+            Self::Other
         } else if part.starts_with("attn")
             || part.starts_with("ssm")
             || part.starts_with("time_mix")
@@ -174,6 +177,12 @@ pub(super) fn is_routed_expert(tensor: &str) -> bool {
     })
 }
 
+/// Whether a tensor has the experts that a token's values come from. They are attention's: no
+/// rule that names experts takes them.
+pub(super) fn is_value_expert(tensor: &str) -> bool {
+    tensor.split('.').nth(2) == Some("attn_v_exps")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,6 +203,14 @@ mod tests {
             ("blk.0.post_attention_norm.weight", Role::Norm),
             ("blk.0.ffn_norm.weight", Role::Norm),
             ("blk.0.ffn_norm_exps.weight", Role::Norm),
+            ("blk.0.ffn_pre_exp_norm.weight", Role::Norm),
+            ("blk.0.ffn_post_exp_norm.weight", Role::Norm),
+            ("blk.0.attn_resid_alpha.weight", Role::Other),
+            ("blk.0.ffn_resid_scale.weight", Role::Other),
+            ("blk.0.attn_v_gate.bias", Role::Attention),
+            ("blk.0.attn_v_exps.weight", Role::Attention),
+            ("blk.0.engram_kv.weight", Role::Other),
+            ("value_embd.weight", Role::Embedding),
             ("blk.0.ffn_gate_inp.weight", Role::Router),
             ("blk.0.exp_probs_b.bias", Role::Router),
             ("blk.0.ffn_gate_inp_shexp.weight", Role::SharedExpert),

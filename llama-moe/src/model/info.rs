@@ -62,11 +62,12 @@ impl Model {
         self.handle().n_expert()
     }
 
-    /// Routed experts that one token uses; 0 for a dense model. From the metadata
-    /// `*.expert_used_count`.
+    /// Routed experts that one token uses, the most of any layer; 0 for a dense model. With the
+    /// feature `system` from the metadata `*.expert_used_count`, if that is one number.
     #[must_use]
     pub fn n_expert_used(&self) -> u32 {
-        self.arch_number("expert_used_count").unwrap_or(0)
+        let told = self.handle().n_expert_used();
+        told.unwrap_or_else(|_| self.arch_number("expert_used_count").unwrap_or(0))
     }
 
     /// Layers, those for multi-token prediction not counted.

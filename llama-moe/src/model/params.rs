@@ -369,6 +369,10 @@ impl ModelParams {
         &self.kv_overrides
     }
 
+    pub(crate) fn is_no_alloc(&self) -> bool {
+        self.settings.no_alloc
+    }
+
     pub(crate) fn is_vocab_only(&self) -> bool {
         self.settings.vocab_only
     }
@@ -585,6 +589,23 @@ impl ModelParams {
     }
 
     /// The load mode that was set, or the one for these rules.
+    /// Bytes above which tensors stay in the file that can; `None` if none does.
+    pub(crate) fn stay_in_file_above(&self, in_use: &DevicesInUse) -> Option<u64> {
+        const AUTO: u64 = 4 << 30;
+        let all_map = || {
+            in_use
+                .devices
+                .iter()
+                .all(|d| d.handle().caps().mmap_support)
+        };
+        match self.settings.lazy_mode {
+            _ if !ffi::supports_mmap() => None,
+            sys::LLAMA_LAZY_MODE_ON => Some(0),
+            sys::LLAMA_LAZY_MODE_AUTO if all_map() => Some(AUTO),
+            _ => None,
+        }
+    }
+
     pub(crate) fn choose_load_mode(
         &self,
         overrides: &LoweredOverrides,

@@ -72,6 +72,8 @@ pub enum VocabType {
     Rwkv,
     /// Aho-Corasick with dynamic programming: PLaMo-2.
     Plamo2,
+    /// The same on text that is cut before: PLaMo-3.
+    Plamo3,
     /// One that this crate has no name for.
     Other,
 }
@@ -177,6 +179,7 @@ impl Vocab {
             sys::LLAMA_VOCAB_TYPE_UGM => VocabType::Ugm,
             sys::LLAMA_VOCAB_TYPE_RWKV => VocabType::Rwkv,
             sys::LLAMA_VOCAB_TYPE_PLAMO2 => VocabType::Plamo2,
+            sys::LLAMA_VOCAB_TYPE_PLAMO3 => VocabType::Plamo3,
             _ => VocabType::Other,
         }
     }

@@ -13,7 +13,7 @@ use super::rule::{BlockRange, Rule, Target, Tensors};
 use crate::backend::{Backend, Device, DeviceType};
 use crate::error::{Error, Result};
 use crate::ffi::{BufferType, RawOverrides};
-use crate::gguf::{Header, block_of};
+use crate::gguf::Header;
 use crate::model::{ModelParams, ModelSource, checked_header};
 
 /// llama.cpp's `llama_max_tensor_buft_overrides`, which its loader does not check.
@@ -230,6 +230,7 @@ impl fmt::Display for LoweredOverrides {
 /// which blocks have experts.
 struct Shape<'a> {
     header: &'a Header,
+    with_mtp: bool,
     /// Blocks that are loaded: without those for multi-token prediction, unless asked.
     n_blocks: u32,
     moe_blocks: Vec<u32>,
@@ -242,17 +243,17 @@ impl<'a> Shape<'a> {
         moe_blocks.retain(|&block| block < n_blocks);
         Self {
             header,
+            with_mtp,
             n_blocks,
             moe_blocks,
         }
     }
 
     fn tensors(&self) -> impl Iterator<Item = (&'a str, u64)> + '_ {
-        let loaded = |name: &str| block_of(name).is_none_or(|block| block < self.n_blocks);
         let tensors = self.header.tensors().iter();
         tensors
+            .filter(|tensor| self.header.is_loaded(tensor.block, self.with_mtp))
             .map(|tensor| (tensor.name.as_str(), tensor.bytes))
-            .filter(move |(name, _)| loaded(name))
     }
 
     /// Something to start from for whoever wrote a rule that matches nothing.

@@ -31,6 +31,10 @@ pub(super) struct Machine {
     cpu: Vec<WeightPlace>,
     devices: Devices,
     use_mmap: bool,
+    /// What stays in the file is mapped, however the rest is read; a dry run maps nothing.
+    is_dry: bool,
+    /// Bytes above which tensors stay in the file that can.
+    stay_in_file_above: Option<u64>,
     hparams: WeightHparams,
     /// Asked once for all weights of a kind: an RPC worker answers over the network.
     known: RefCell<HashMap<Question, Answer>>,
@@ -87,6 +91,7 @@ impl Machine {
         params: &ModelParams,
         in_use: &DevicesInUse,
         load_mode: LoadMode,
+        is_dry: bool,
     ) -> Result<Self> {
         let _registry = read_registry();
         let handles: Vec<DeviceHandle> = in_use.devices.iter().map(|d| d.handle()).collect();
@@ -109,6 +114,8 @@ impl Machine {
             cpu,
             devices: Devices::Real(devices),
             use_mmap: use_mmap && ffi::supports_mmap(),
+            is_dry,
+            stay_in_file_above: params.stay_in_file_above(in_use),
             hparams: hparams(header),
             known: RefCell::default(),
         })
@@ -121,6 +128,8 @@ impl Machine {
             cpu: ffi::cpu_places(&[], true, false)?,
             devices: Devices::Assumed(devices),
             use_mmap: false,
+            is_dry: true,
+            stay_in_file_above: None,
             hparams: hparams(header),
             known: RefCell::default(),
         })
@@ -165,6 +174,17 @@ impl Machine {
         tensor: &TensorInfo,
     ) -> Result<Answer> {
         self.answer(side, side != Side::Cpu, op, tensor)
+    }
+
+    /// Where a weight is that stays in the file; `None` if it does not, though it could.
+    pub(super) fn place_in_file(&self, tensor: &TensorInfo) -> Result<Option<Answer>> {
+        let stays = self.stay_in_file_above.is_some_and(|n| tensor.bytes > n);
+        let Some(place) = self.cpu.last().filter(|_| stays) else {
+            return Ok(None);
+        };
+        let is_mapped = !self.is_dry && place.device.caps().buffer_from_host_ptr;
+        let shape = tensor.weight_shape();
+        self.answer_at(*place, is_mapped, shape).map(Some)
     }
 
     fn answer(
@@ -236,9 +256,14 @@ impl Machine {
             place = *cpu;
         }
         let device = place.device;
-        let mapped = self.use_mmap
+        let is_mapped = self.use_mmap
             && device.buffer_type() == Some(place.buffer)
             && device.caps().buffer_from_host_ptr;
+        self.answer_at(place, is_mapped, shape)
+    }
+
+    fn answer_at(&self, place: WeightPlace, is_mapped: bool, shape: WeightShape) -> Result<Answer> {
+        let device = place.device;
         let name = place.buffer.name();
         let index = match &self.devices {
             Devices::Real(devices) => devices.iter().position(|real| {
@@ -248,7 +273,7 @@ impl Machine {
         };
         let owner = place.buffer.device().or(Some(device));
         Ok(Answer {
-            buffer: if mapped {
+            buffer: if is_mapped {
                 format!("{name}_Mapped")
             } else {
                 name
@@ -289,8 +314,13 @@ impl Layers {
                 sum
             })
             .collect();
-        for split in &mut splits {
-            *split /= sum;
+        // Devices without any share have equal ones.
+        for (at, split) in (1u16..).zip(&mut splits) {
+            *split = if sum == 0.0 {
+                f32::from(at) / n_devices as f32
+            } else {
+                *split / sum
+            };
         }
         Self {
             n_devices,
@@ -366,7 +396,7 @@ fn assumed_size(tensor: &TensorInfo) -> u64 {
     let rows = (tensor.n_elements() / row).max(1);
     let padding = match row % ASSUMED_ROW_PADDING {
         0 => 0,
-        _ if matches!(tensor.kind.as_str(), "f32" | "f16" | "bf16") => 0,
+        _ if matches!(tensor.kind.as_str(), "f32" | "f16" | "bf16" | "f8_e4m3") => 0,
         rest => {
             let row_bytes = tensor.bytes / rows;
             row_bytes.saturating_mul(ASSUMED_ROW_PADDING - rest) / row
@@ -428,5 +458,12 @@ mod tests {
         // A device without a share gets none.
         let layers = Layers::new(3, -1, &[0.0, 1.0]);
         assert!((0..=3).all(|layer| layers.side(layer) == Side::Device(1)));
+        // Without any share, all have equal ones.
+        for n in 1..=4 {
+            let [none, equal] = [0.0, 1.0].map(|share| Layers::new(5, -1, &vec![share; n]));
+            let sides =
+                |layers: &Layers| (0..=5).map(|layer| layers.side(layer)).collect::<Vec<_>>();
+            assert_eq!(sides(&none), sides(&equal), "{n} devices");
+        }
     }
 }

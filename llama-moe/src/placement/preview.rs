@@ -108,7 +108,7 @@ impl Preview {
             .overrides()
             .lower_for(&header, params.loads_mtp(), &in_use)?;
         let load_mode = LoadMode::from_raw(params.choose_load_mode(&overrides, &in_use));
-        let machine = Machine::real(&header, params, &in_use, load_mode)?;
+        let machine = Machine::real(&header, params, &in_use, load_mode, params.is_no_alloc())?;
         let shares = shares(params, &in_use);
         Self::on(&machine, &header, params, &shares, &overrides, load_mode)
     }
@@ -131,17 +131,28 @@ impl Preview {
             n_expert_used: u32::try_from(n_expert_used).unwrap_or(u32::MAX),
             ..ExpertLayers::default()
         };
-        let n_loaded = header.n_blocks_loaded(params.loads_mtp());
+        let with_mtp = params.loads_mtp();
+        let n_loaded = header.n_blocks_loaded(with_mtp);
         let loaded = header
             .tensors()
             .iter()
-            .filter(|tensor| tensor.block.is_none_or(|block| block < n_loaded));
+            .filter(|tensor| header.is_loaded(tensor.block, with_mtp));
         for tensor in loaded {
             let usage = ffi::weight_use(header.architecture(), &tensor.name)?;
-            // Without an operation the loader leaves a tensor out.
-            let Some((layer, op)) = usage.and_then(|usage| Some((usage.layer, usage.op?))) else {
+            let Some(usage) = usage else {
                 continue;
             };
+            // Without an operation the loader leaves a tensor out.
+            let Some(op) = usage.op else {
+                continue;
+            };
+            // No rule is asked for it.
+            if header.can_stay_in_file(tensor)
+                && let Some(answer) = machine.place_in_file(tensor)?
+            {
+                tensors.push(TensorPreview::new(tensor, answer, None, false));
+                continue;
+            }
             let rule = overrides.rule_for(&tensor.name);
             let placed = |side: Side, op: WeightOp| -> Result<Answer> {
                 match rule.and_then(|rule| overrides.side(rule, machine)) {
@@ -156,10 +167,10 @@ impl Preview {
                 }
             };
             let n_blocks = header.n_blocks();
-            match (layer, tensor.block) {
+            match (usage.layer, usage.block) {
                 (WeightLayer::Repeating, None) if tensor.name.starts_with("rope_") => {
                     // One copy for the blocks of each memory.
-                    for block in 0..n_loaded {
+                    for block in (0..n_loaded).filter(|block| header.has_rope_factors(*block)) {
                         add(placed(layers.side(block), op)?);
                     }
                 }
@@ -247,7 +258,8 @@ impl Preview {
 
     /// Bytes that the weights take in a buffer type, with what it adds to each for alignment:
     /// the size of the buffer that llama.cpp will allocate, as
-    /// [`MemoryEntry::model`](crate::MemoryEntry::model) has it.
+    /// [`MemoryEntry::model`](crate::MemoryEntry::model) has it. For weights that are stored
+    /// rotated, llama.cpp makes the rotations on top.
     #[must_use]
     pub fn allocated(&self, buffer: &str) -> u64 {
         let tensors = self.tensors.iter();
@@ -283,7 +295,7 @@ pub(super) fn shares(params: &ModelParams, in_use: &DevicesInUse) -> Vec<f32> {
     let devices = &in_use.devices;
     match (devices.len(), params.tensor_split()) {
         (0 | 1, _) => vec![1.0; devices.len()],
-        (n, []) => {
+        (_, []) => {
             let free = devices.iter().map(|device| {
                 let memory = device.memory();
                 // A device that does not say has the system's.
@@ -294,12 +306,7 @@ pub(super) fn shares(params: &ModelParams, in_use: &DevicesInUse) -> Vec<f32> {
                 };
                 memory.free as f32
             });
-            let free: Vec<f32> = free.collect();
-            if free.iter().all(|free| *free == 0.0) {
-                vec![1.0; n]
-            } else {
-                free
-            }
+            free.collect()
         }
         (n, parts) => {
             let mut parts = parts.to_vec();
@@ -310,15 +317,17 @@ pub(super) fn shares(params: &ModelParams, in_use: &DevicesInUse) -> Vec<f32> {
 }
 
 /// Whether the loader makes a second copy of these embeddings for the output. Architectures
-/// that only embed have no output.
+/// that only embed, or only decide, have no output; drafts use the target's, and BitNet the
+/// embeddings where they are.
 fn is_tied_output(header: &Header, tensor: &TensorInfo) -> bool {
     let architecture = header.architecture();
-    let embeds = architecture.contains("bert")
+    let has_none = architecture.contains("bert")
         || matches!(
             architecture,
-            "llama-embed" | "t5encoder" | "wavtokenizer-dec"
-        );
-    tensor.name == "token_embd.weight" && !embeds && header.tensor("output.weight").is_none()
+            "bitnet" | "dflash" | "eagle3" | "llama-embed" | "t5encoder" | "wavtokenizer-dec"
+        )
+        || (architecture == "lfm2" && header.hyper_parameter("decision.block_count") > Some(0));
+    tensor.name == "token_embd.weight" && !has_none && header.tensor("output.weight").is_none()
 }
 
 /// A table of bytes per buffer type, and what each rule takes.

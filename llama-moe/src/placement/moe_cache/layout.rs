@@ -73,6 +73,10 @@ impl MoeCacheLayout {
     /// Divides `size` bytes as llama.cpp does. A size of 0 has no groups.
     pub(crate) fn new(layers: &ExpertLayers, size: u64) -> Result<Self> {
         layers.check()?;
+        for device in layers.devices.iter().filter_map(|device| device.device) {
+            // A worker is asked for sizes, and llama.cpp aborts where it is gone.
+            device.check_present()?;
+        }
         let mut layout = Self {
             size,
             n_expert_used: layers.n_expert_used,

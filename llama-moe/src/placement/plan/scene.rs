@@ -54,7 +54,7 @@ impl Scene {
             in_use = params.devices_in_use(backend)?;
             shares = self::shares(&params, &in_use);
             // As a dry run loads it, and as buffers that are read into have it.
-            machine = Machine::real(header, &params, &in_use, LoadMode::None)?;
+            machine = Machine::real(header, &params, &in_use, LoadMode::None, true)?;
         }
         Ok(Self {
             budgets,
