@@ -8,10 +8,12 @@ use llama_moe::{
     Target, Token,
 };
 
+#[path = "support/log.rs"]
+mod log;
 mod support;
+use log::logged;
 use support::decode::{batch, decode, distance, greedy, prompt, small};
 use support::layouts::{Layout, N_EXPERT, N_EXPERT_USED};
-use support::log::logged;
 use support::peculiar::uneven_experts;
 #[cfg(target_os = "linux")]
 use support::worker::small_worker;
@@ -50,6 +52,14 @@ fn generate(context: &mut Context, n: usize) -> Vec<Vec<f32>> {
         rows.push(decode(context, &[token], at, 0));
     }
     rows
+}
+
+/// Decodes a text in micro-batches of one token and returns the logits of each.
+fn token_by_token(context: &mut Context) -> Vec<Vec<f32>> {
+    let tokens = (0..).zip(prompt(12));
+    tokens
+        .map(|(at, token)| decode(context, &[token], at, 0))
+        .collect()
 }
 
 fn stats(context: &mut Context) -> MoeCacheStats {
@@ -454,21 +464,24 @@ fn a_batch_of_many_sequences_uses_the_cache() {
     assert!(selected <= n_layer * N_EXPERT, "{counts:?}");
 }
 
-/// Other devices have kernels of their own: logits, whose spread is several units, are close.
+/// A cached expert is computed by the same kernel as a resident one, so one token at a time gives
+/// the logits of a model whose experts are on the device.
 #[test]
 fn on_the_gpus_of_this_machine() {
     let gpus = backend().gpus().into_iter();
     for device in gpus.filter(|device| device.backend_name() != "RPC") {
         for layout in moe_layouts() {
+            let (_dir, path) = file(layout);
+            let resident = ModelParams::default().with_devices([device]);
+            let resident = Model::load(&backend(), &path, resident).expect("a model");
+            let expected = token_by_token(&mut resident.context(small()).expect("a context"));
             // Page-locked memory and mapped files are both plain.
             for mode in [LoadMode::None, LoadMode::Mmap] {
-                let (_dir, path) = file(layout);
                 let params = on([device]).with_load_mode(mode);
                 let preview = Preview::new(&backend(), &path, &params).expect("a preview");
                 let model = Model::load(&backend(), &path, params).expect("a model");
-                let expected = generate(&mut model.context(small()).expect("a context"), 4);
-                let what = format!("{device}, {layout:?}, {mode}");
                 for size in [least(&model), ALL] {
+                    let what = format!("{device}, {layout:?}, {mode}, {size}");
                     let mut context = model.context(cached(size)).expect("a context");
                     let predicted = preview.moe_cache(size).expect("a layout");
                     assert_eq!(context.moe_cache(), Some(&predicted), "{what}");
@@ -476,11 +489,17 @@ fn on_the_gpus_of_this_machine() {
                     let on_device = entries.iter().filter(|entry| !entry.is_host);
                     let bytes: u64 = on_device.map(|entry| entry.moe_cache).sum();
                     assert_eq!(bytes, predicted.bytes(), "{what}");
-                    let rows = generate(&mut context, 4);
+                    let rows = token_by_token(&mut context);
                     assert!(stats(&mut context).small.hits > 0 || size < ALL, "{what}");
-                    for (row, expected) in rows.iter().zip(&expected) {
+                    for (at, (row, expected)) in rows.iter().zip(&expected).enumerate() {
                         let off = distance(row, expected);
-                        assert!(off < 0.25, "{what}, {size}: off by {off}");
+                        // Chunk experts are not cached: the CPU computes them.
+                        let bound = if layout == Layout::GroveMoe {
+                            0.05
+                        } else {
+                            1e-3
+                        };
+                        assert!(off < bound, "{what}: token {at} is off by {off}");
                     }
                 }
             }
