@@ -22,6 +22,9 @@
 //! # Ok::<(), llama_moe::Error>(())
 //! ```
 //!
+//! [`Planner::with_routing`](crate::Planner::with_routing) takes a trace to choose between a cache
+//! and resident experts.
+//!
 //! A [`RoutingTrace`] is a record of one run: [`RoutingTrace::record`] makes it from tokens, a
 //! [`RoutingRecorder`] from whatever a context computes. From it follow, without the model:
 //!
@@ -43,6 +46,7 @@
 mod analysis;
 mod curve;
 mod error;
+mod hit_rates;
 mod json;
 mod one_device;
 mod picture;
