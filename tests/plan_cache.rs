@@ -469,6 +469,42 @@ fn hit_rates_and_bandwidths_that_cannot_be_are_refused() {
     assert!(!plan.is_moe_cache_left_out() && plan.moe_cache().is_none());
 }
 
+#[cfg(feature = "measure")]
+#[test]
+fn a_trace_of_the_routing_is_asked_for_its_replay() {
+    use llama_moe::measure::routing::{CacheGroup, RoutingTrace};
+
+    let trace = |layout| {
+        let model = support::load(layout, on_cpu()).unwrap();
+        let text = support::decode::prompt(48);
+        RoutingTrace::record_forced(&model, support::decode::small(), &text).unwrap()
+    };
+    let of_model = trace(Layout::Qwen3Moe);
+    let (_dir, path) = file(Layout::Qwen3Moe);
+    let (least, most) = least_and_most(&path);
+    let budget = Budget::assumed([least + (most - least) * 6 / 8]);
+    let size = smallest(&planner(&path), &budget);
+    let with = planner(&path).with_moe_cache(size);
+    let plan = with.clone().with_routing(of_model.clone(), BUS);
+    let plan = plan.fit(&budget).unwrap();
+    let groups = CacheGroup::of_layout(plan.moe_cache().expect("a cache")).unwrap();
+    let replayed = of_model.replay(&groups).unwrap().decode.hit_rate();
+    let [_, cached] = plan.forecasts() else {
+        panic!("{plan}");
+    };
+    let difference = cached.hit_rate.unwrap() - replayed.unwrap();
+    assert!(difference.abs() < 1e-9, "{cached:?}, {replayed:?}");
+    // A trace of a model with fewer layers.
+    let other = with.with_routing(trace(Layout::DeepSeek2), BUS);
+    assert!(matches!(
+        other.fit(&budget),
+        Err(Error::Parameter {
+            parameter: "with_routing",
+            ..
+        })
+    ));
+}
+
 #[test]
 fn several_assumed_devices_share_a_cache() {
     let (_dir, path) = file(Layout::DeepSeek2);

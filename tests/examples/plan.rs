@@ -188,3 +188,79 @@ fn what_cannot_be_is_refused() {
         run("plan", args).failure(code, &parts);
     }
 }
+
+#[cfg(not(feature = "measure"))]
+#[test]
+fn a_trace_needs_a_build_that_measures() {
+    let args = ["--assume-device", "1GiB", "--routing", "trace.json"];
+    run("plan", args).failure(1, &["--features measure"]);
+}
+
+#[cfg(feature = "measure")]
+#[test]
+fn a_trace_chooses_between_a_cache_and_resident_experts() {
+    use llama_moe::ContextParams;
+    use llama_moe::measure::routing::RoutingTrace;
+
+    let (dir, path) = support::file(Layout::Qwen3Moe);
+    let path = path.to_str().unwrap();
+    let model = support::load(Layout::Qwen3Moe, support::on_cpu()).unwrap();
+    let text = support::decode::prompt(32);
+    let context = ContextParams::default().with_n_ctx(64);
+    let trace = RoutingTrace::record_forced(&model, context, &text).unwrap();
+    let file = dir.path().join("trace.json");
+    std::fs::write(&file, trace.to_json().unwrap()).unwrap();
+    let file = file.to_str().unwrap();
+    let report = |args: &[&str]| -> Value {
+        let json = [&[path, "--ctx", "256", "--json", "--no-limits"], args].concat();
+        serde_json::from_str(&run("plan", json).success()).unwrap()
+    };
+    let all = report(&["--assume-device", "1GiB"]);
+    let of = |field: &str| all["devices"][0][field].as_u64().unwrap();
+    let budget = (of("total") - of("experts") / 4).to_string();
+    let args = [
+        path,
+        "--ctx",
+        "256",
+        "--assume-device",
+        &budget,
+        "--routing",
+        file,
+    ];
+    let said = run("plan", [&args[..], &["--bus", "20GiB"]].concat()).success();
+    for part in [
+        "as predicted, bound by transfers",
+        "no cache, ",
+        "hit rate ",
+        "(this plan)",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    run("plan", args).failure(1, &["--bus"]);
+    run(
+        "plan",
+        [
+            path,
+            "--assume-device",
+            "1GiB",
+            "--routing",
+            "none.json",
+            "--bus",
+            "1GiB",
+        ],
+    )
+    .failure(1, &["none.json"]);
+    run(
+        "plan",
+        [
+            path,
+            "--assume-device",
+            "1GiB",
+            "--routing",
+            path,
+            "--bus",
+            "1GiB",
+        ],
+    )
+    .failure(1, &[path]);
+}
