@@ -66,6 +66,18 @@ struct PlanArgs {
     #[arg(long, value_name = "N")]
     ubatch: Option<u32>,
 
+    /// Choose by this trace of the model's routing (JSON) how much of the room is a cache of
+    /// experts and how much resident experts; prints the prediction for both
+    ///
+    /// Needs a build with `--features measure`.
+    #[arg(long, value_name = "FILE")]
+    routing: Option<PathBuf>,
+
+    /// Bytes per second from system memory to the devices, for `--routing` [default: measured on
+    /// devices that are at hand]
+    #[arg(long, value_name = "BYTES", requires = "routing")]
+    bus: Option<Bytes>,
+
     /// Do not measure the system's memory bandwidth, and leave out what follows from it
     #[arg(long)]
     no_limits: bool,
@@ -111,6 +123,9 @@ fn run(args: &Args) -> Result<()> {
     if let Some(n) = args.plan.ubatch {
         planner = planner.with_n_ubatch(n);
     }
+    if let Some(path) = &args.plan.routing {
+        planner = routing::choose(planner, path, args.plan.bus, &backend)?;
+    }
     let plan = planner.fit(&budget)?;
     if let Some(path) = &args.plan.svg {
         let picture = Picture::of_plan(&plan, planner.header());
@@ -123,6 +138,58 @@ fn run(args: &Args) -> Result<()> {
         text(&plan, limits, note)?
     };
     Ok(writeln!(io::stdout(), "{text}")?)
+}
+
+#[cfg(feature = "measure")]
+mod routing {
+    use std::fs;
+    use std::path::Path;
+
+    use common::{Bytes, Result};
+    use llama_moe::measure::routing::RoutingTrace;
+    use llama_moe::measure::transfer_rates;
+    use llama_moe::{Backend, Bandwidths, Planner, host_bandwidth};
+
+    pub fn choose(
+        planner: Planner,
+        path: &Path,
+        bus: Option<Bytes>,
+        backend: &Backend,
+    ) -> Result<Planner> {
+        let json = fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let trace =
+            RoutingTrace::from_json(&json).map_err(|e| format!("{}: {e}", path.display()))?;
+        let to_device = match bus {
+            Some(Bytes(bytes)) => bytes as f64,
+            None => slowest(backend)?,
+        };
+        let host = host_bandwidth();
+        Ok(planner.with_routing(trace, Bandwidths { host, to_device }))
+    }
+
+    /// To the slowest device, from page-locked memory where there is some: a plan reads experts
+    /// into it.
+    fn slowest(backend: &Backend) -> Result<f64> {
+        let rates = transfer_rates(&backend.gpus())?;
+        let rates = rates.iter().map(|of| of.page_locked.unwrap_or(of.pageable));
+        let slowest = rates.reduce(f64::min);
+        Ok(slowest.ok_or(
+            "--routing without a device: say with --bus how many bytes per second get to it, \
+             such as 24GiB",
+        )?)
+    }
+}
+
+#[cfg(not(feature = "measure"))]
+mod routing {
+    use std::path::Path;
+
+    use common::{Bytes, Result};
+    use llama_moe::{Backend, Planner};
+
+    pub fn choose(_: Planner, _: &Path, _: Option<Bytes>, _: &Backend) -> Result<Planner> {
+        Err("--routing needs a build with --features measure".into())
+    }
 }
 
 impl PlanArgs {

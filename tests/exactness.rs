@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use llama_moe::gguf::Header;
 use llama_moe::gguf::synth::{NamedShape, Synth};
 use llama_moe::{
-    Budget, ContextParams, Device, DryRun, Error, LoadMode, MemoryEntry, ModelParams, Pattern,
-    Plan, PlanError, Planner, Preview, Target, TensorOverrides,
+    Budget, ContextParams, Device, DryRun, Error, LoadMode, MemoryEntry, MemoryUse, ModelParams,
+    MoeCacheError, Pattern, Plan, PlanError, Planner, Preview, Target, TensorOverrides,
 };
 
 mod support;
@@ -137,23 +137,28 @@ fn previews_on_two_devices() {
     }
 }
 
-/// Bytes of model, context and computing.
-type Bytes = [u64; 3];
+/// Bytes of model, cache of experts, context and computing.
+type Bytes = [u64; 4];
 
 fn sum<'a>(entries: impl Iterator<Item = &'a MemoryEntry>) -> Bytes {
-    entries.fold([0; 3], |[model, context, compute], entry| {
+    entries.fold([0; 4], |[model, moe_cache, context, compute], entry| {
         [
             model + entry.model,
+            moe_cache + entry.moe_cache,
             context + entry.context,
             compute + entry.compute,
         ]
     })
 }
 
-/// The first to the byte, the others within 1 %.
+fn said(used: MemoryUse) -> Bytes {
+    [used.weights, used.moe_cache, used.context, used.compute]
+}
+
+/// The first two to the byte, the others within 1 %.
 fn check_memory(said: Bytes, is: Bytes, what: &str) {
-    assert_eq!(said[0], is[0], "{what}: weights");
-    for (index, part) in [(1, "KV cache"), (2, "compute")] {
+    assert_eq!(said[..2], is[..2], "{what}: weights, cache of experts");
+    for (index, part) in [(2, "KV cache"), (3, "compute")] {
         let (said, is) = (said[index], is[index]);
         assert!(said.abs_diff(is) * 100 <= is, "{what}: {part} {said}, {is}");
     }
@@ -170,9 +175,7 @@ fn check_plan(plan: &Plan, header: &Header, rules: &TensorOverrides, what: &str)
         let device = memory.device.expect("a device");
         let entries = run.entries().iter();
         let is = sum(entries.filter(|entry| entry.device == Some(device)));
-        let used = memory.used;
-        let said = [used.weights, used.context, used.compute];
-        check_memory(said, is, &format!("{what}, {}", memory.name));
+        check_memory(said(memory.used), is, &format!("{what}, {}", memory.name));
         let budget = memory.budget.expect("a budget");
         assert!(is.iter().sum::<u64>() <= budget, "{what}: {is:?}, {budget}");
     }
@@ -182,9 +185,7 @@ fn check_plan(plan: &Plan, header: &Header, rules: &TensorOverrides, what: &str)
         devices.any(|memory| memory.device == entry.device)
     };
     let is = sum(run.entries().iter().filter(|entry| !on_any(entry)));
-    let used = plan.host().used;
-    let said = [used.weights, used.context, used.compute];
-    check_memory(said, is, &format!("{what}, host"));
+    check_memory(said(plan.host().used), is, &format!("{what}, host"));
 }
 
 fn planner(header: &Header, rules: &TensorOverrides) -> Planner {
@@ -231,6 +232,62 @@ fn plans_for_two_devices() {
     let worker = large_worker();
     let devices = [worker.device, second_large_device(&worker)];
     check_plans(devices, &[[12, 12], [24, 8]]);
+}
+
+/// Plans with caches for all shapes and rules: of each pair one size, another for each, because
+/// all of them would take minutes. Returns how many plans have a cache.
+fn check_caches<const N: usize>(devices: [Device; N], gib: [u64; N]) -> usize {
+    let of_devices = devices.into_iter().zip(gib);
+    let budget = Budget::devices(of_devices.map(|(device, gib)| (device, gib << 30)));
+    let budget = budget.with_ram(RAM);
+    let mut n_cached = 0;
+    for (turn, (shape, header)) in shapes().models.iter().enumerate() {
+        for (index, (rule, overrides)) in rules(header).into_iter().enumerate() {
+            // With several devices every other pair, to save time.
+            if (turn + index) % N != 0 {
+                continue;
+            }
+            let size = [1 << 30, 3_000_000_001, 777 << 20][(turn + index) % 3];
+            let what = format!("{shape}, {rule}, {gib:?} GiB, cache of {size}");
+            let planner = planner(header, &overrides).with_moe_cache(size);
+            let plan = match planner.fit(&budget) {
+                // The size that works, works.
+                Err(Error::MoeCache(MoeCacheError::TooSmall {
+                    needed: Some(size), ..
+                })) => planner.with_moe_cache(size).fit(&budget),
+                plan => plan,
+            };
+            match plan {
+                Ok(plan) => {
+                    assert_ne!(plan.moe_cache().is_some(), plan.is_moe_cache_left_out());
+                    n_cached += usize::from(plan.moe_cache().is_some());
+                    check_plan(&plan, header, &overrides, &what);
+                }
+                // The rules leave a cache no layer, or more weights than it leaves room for.
+                Err(Error::MoeCache(MoeCacheError::NoLayer { .. })) => {}
+                Err(Error::Plan(
+                    PlanError::NoRoomForMoeCache { .. } | PlanError::DoesNotFit { .. },
+                )) => {}
+                Err(error) => panic!("{what}: {error}"),
+            }
+        }
+    }
+    n_cached
+}
+
+#[test]
+fn plans_with_a_cache_for_one_device() {
+    let worker = large_worker();
+    let n_cached = check_caches([worker.device], [12]);
+    assert!(n_cached >= 2 * NamedShape::ALL.len(), "{n_cached}");
+}
+
+#[test]
+fn plans_with_a_cache_for_two_devices() {
+    let worker = large_worker();
+    let devices = [worker.device, second_large_device(&worker)];
+    let n_cached = check_caches(devices, [12, 8]);
+    assert!(n_cached >= NamedShape::ALL.len(), "{n_cached}");
 }
 
 #[test]

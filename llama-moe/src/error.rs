@@ -13,6 +13,8 @@ use crate::engine::EngineError;
 use crate::measure::MeasureError;
 #[cfg(feature = "measure")]
 use crate::measure::quality::QualityError;
+#[cfg(feature = "measure")]
+use crate::measure::routing::RoutingError;
 use crate::model::{LoraError, VocabError};
 use crate::placement::{MoeCacheError, OverrideError, PatternError, PlanError, VerifyError};
 use crate::sampler::SamplerError;
@@ -186,6 +188,11 @@ pub enum Error {
     #[cfg(feature = "measure")]
     #[error(transparent)]
     Measure(#[from] MeasureError),
+
+    /// Routing cannot be recorded, read or replayed.
+    #[cfg(feature = "measure")]
+    #[error(transparent)]
+    Routing(#[from] RoutingError),
 
     /// A Rust callback panicked while llama.cpp was calling it.
     #[error("the {callback} panicked: {message}")]

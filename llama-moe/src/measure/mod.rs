@@ -5,7 +5,8 @@
 //! comparisons at once. [`deliver`] sends what is generated to a reader. [`DeviceWatch`],
 //! [`breakdown`], [`memory_kinds`] and [`HostMemory`] tell what memory is in use, each in its own
 //! way; [`transfer_rates`] how fast a device gets what is in system memory. [`Provenance`] says what a result was measured on, for it to be repeated.
-//! [`quality`] tells whether a variant still says the same.
+//! [`quality`] tells whether a variant still says the same. [`routing`] records which experts a
+//! model's tokens take.
 //!
 //! Results keep their raw values, and can be written and read as JSON.
 //!
@@ -52,6 +53,7 @@ mod machine;
 mod memory;
 mod provenance;
 pub mod quality;
+pub mod routing;
 mod run;
 mod seconds;
 mod series;

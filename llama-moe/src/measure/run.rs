@@ -154,7 +154,7 @@ fn check(context: &Context, n_prompt: usize, n_generate: usize) -> Result<(), Me
 }
 
 /// The prompt in pieces that can be computed. Only its last output is asked for.
-fn batches(prompt: &[Token], n_batch: usize) -> Result<Vec<Batch>> {
+pub(super) fn batches(prompt: &[Token], n_batch: usize) -> Result<Vec<Batch>> {
     let n_batch = n_batch.max(1);
     let pieces = prompt.chunks(n_batch);
     let mut batches = Vec::with_capacity(pieces.len());

@@ -56,7 +56,7 @@ mod moe_cache;
 mod overrides;
 mod parse;
 mod pattern;
-mod picture;
+pub(crate) mod picture;
 mod plan;
 mod preview;
 mod report;

@@ -39,7 +39,7 @@ mod draw;
 mod grid;
 mod layout;
 mod style;
-mod text;
+pub(crate) mod text;
 
 use crate::gguf::Role;
 

@@ -4,7 +4,7 @@
 ///
 /// What XML has no way to write, and what would turn the reading direction of the words
 /// around it, becomes U+FFFD.
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -42,7 +42,7 @@ fn advance(c: char) -> f64 {
 }
 
 /// A text cut to a width, with an ellipsis where something was cut off.
-pub(super) fn shorten(text: &str, size: f64, max: f64) -> String {
+pub(crate) fn shorten(text: &str, size: f64, max: f64) -> String {
     let mut room = max;
     let mut fits = 0;
     for (start, c) in text.char_indices() {
@@ -67,7 +67,7 @@ pub(super) fn clip(text: &str, max: usize) -> String {
 }
 
 /// Bytes in the unit that reads best, with three digits: `12.1 GiB`.
-pub(super) fn bytes(bytes: u128) -> String {
+pub(crate) fn bytes(bytes: u128) -> String {
     const UNITS: [&str; 9] = [
         "bytes", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB",
     ];
