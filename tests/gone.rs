@@ -7,7 +7,9 @@ use std::mem::ManuallyDrop;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use llama_moe::{Budget, ContextParams, Error, Model, ModelParams, Planner, Preview, RpcServer};
+use llama_moe::{
+    Budget, ContextParams, Error, Model, ModelParams, MoeCacheStats, Planner, Preview, RpcServer,
+};
 
 mod support;
 use support::layouts::Layout;
@@ -46,6 +48,15 @@ fn a_device_that_is_gone_is_told() {
     // Never dropped: its tensors on the worker could not be freed.
     let model = ManuallyDrop::new(Model::load(&backend, &path, cached).expect("a model"));
     assert!(device.memory().total > 0);
+    let small = ContextParams::default()
+        .with_n_ctx(256)
+        .with_moe_cache_size(1 << 20);
+    let mut cached = ManuallyDrop::new(model.context(small.clone()).expect("a context"));
+    #[cfg(feature = "engine")]
+    let engine = ManuallyDrop::new({
+        use llama_moe::engine::{Engine, EngineParams};
+        Engine::new(&model, EngineParams::default().with_context(small)).expect("an engine")
+    });
 
     #[cfg(feature = "measure")]
     let watch = llama_moe::measure::DeviceWatch::start(&[device], Duration::from_secs(1)).unwrap();
@@ -62,6 +73,16 @@ fn a_device_that_is_gone_is_told() {
     told(model.moe_cache(1 << 20).map(drop));
     let context = ContextParams::default().with_moe_cache_size(1 << 20);
     told(model.context(context).map(drop));
+    // The statistics of a cache are in this process.
+    assert_eq!(
+        cached.moe_cache_stats().unwrap(),
+        Some(MoeCacheStats::default())
+    );
+    #[cfg(feature = "engine")]
+    {
+        assert_eq!(engine.stats().moe_cache, Some(MoeCacheStats::default()));
+        assert!(engine.moe_cache().is_some());
+    }
     let planner = Planner::new(&backend, &path).unwrap();
     let planner = planner.with_model_params(params.clone());
     told(planner.fit(&Budget::per_device(1 << 30)).map(drop));

@@ -303,7 +303,16 @@ fn a_cache_of_experts_changes_no_text_and_has_hits() {
         outcome(bundled_on(&worker).args(args).write_stdin(lines)).success()
     };
     let told = [
-        "cache", "prompt  ", "reply  ", "time ", "CPU", "RPC0", "rule", "load", "memory",
+        "cache",
+        "the cache",
+        "prompt  ",
+        "reply  ",
+        "time ",
+        "CPU",
+        "RPC0",
+        "rule",
+        "load",
+        "memory",
     ];
     let texts = |said: &str| -> Vec<String> {
         let lines = said.lines();

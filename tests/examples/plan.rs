@@ -71,6 +71,8 @@ fn the_json_has_what_its_help_says() {
         "host",
         "limits",
         "model",
+        "moe_cache",
+        "moe_cache_left_out",
         "n_ctx",
         "n_gpu_layers",
         "rules",
@@ -87,7 +89,7 @@ fn the_json_has_what_its_help_says() {
     assert_eq!(devices.len(), 2);
     for memory in devices.iter().chain([&json["host"]]) {
         let number = |key: &str| memory[key].as_u64().unwrap();
-        let parts = ["weights", "context", "compute"].map(number);
+        let parts = ["weights", "context", "moe_cache", "compute"].map(number);
         assert_eq!(parts.iter().sum::<u64>(), number("total"));
         assert!(number("experts") <= number("weights"));
         assert!(memory["budget"].is_null() || number("total") <= number("budget"));

@@ -206,7 +206,7 @@ fn what_was_not_measured_is_not_a_zero() {
         assert!(missing.contains(what), "{what}: {missing}");
     }
     assert_eq!(
-        row(section(&report, "## Device memory"), "base")[7..],
+        row(section(&report, "## Device memory"), "base")[8..],
         ["not measured"; 3]
     );
     assert_eq!(section(&report, "## Quality").trim(), "Not measured.");

@@ -80,6 +80,15 @@
 //! cannot be taken back. With sliding-window attention and slots that have [buffers of their
 //! own](EngineParams::with_kv_unified), it guesses only while there is one answer.
 //!
+//! # Cache of experts
+//!
+//! With [`ContextParams::with_moe_cache_size`](crate::ContextParams::with_moe_cache_size) the context
+//! that answers are computed with keeps recently used experts on the device, and all slots share
+//! them. [`Engine::moe_cache`] says what the cache holds, [`EngineStats::moe_cache`] what it did. It
+//! serves steps of at most 32 tokens, and fewer where the slots of the cache do not hold their
+//! experts: with many answers at a time, or beside a prompt, steps are computed as without a cache.
+//! Neither a draft nor the texts to embed use it.
+//!
 //! # What can fail
 //!
 //! What can be known before is an error of [`Engine::submit`]. Later errors end a stream as its

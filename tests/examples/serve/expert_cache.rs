@@ -53,12 +53,11 @@ fn metrics_placement_and_the_last_line_tell_of_the_cache() {
             .text()
             .contains("Cache of experts on RPC0")
     );
-    // Texts are embedded without a cache, and answers go on with it.
+    // Texts are embedded without a cache.
     server
         .post("/v1/embeddings", &json!({"input": "a text"}))
         .ok();
     assert_eq!(server.metric("moe_cache_misses_total"), misses);
-    assert_eq!(text(&server), expected);
 
     server.signal("-INT");
     let (status, stderr) = server.wait(Duration::from_secs(30));
