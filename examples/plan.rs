@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use common::{Bytes, LogArgs, MARGIN, ModelArgs, PlanReport, Result, write_svg};
+use common::{Bytes, LogArgs, MARGIN, ModelArgs, MoeCacheArgs, PlanReport, Result, write_svg};
 use llama_moe::{Backend, Budget, Limits, Picture, Plan, Planner, host_bandwidth};
 
 /// Choose rules that make a model fit a memory budget
@@ -28,6 +28,9 @@ struct Args {
 
     #[command(flatten)]
     plan: PlanArgs,
+
+    #[command(flatten)]
+    moe_cache: MoeCacheArgs,
 
     #[command(flatten)]
     log: LogArgs,
@@ -75,7 +78,9 @@ struct PlanArgs {
     ///
     /// Amounts are in bytes. Its fields: model, its name; n_ctx; estimate, whether the devices
     /// are not at hand; devices and host, each with name, budget, weights, of which experts,
-    /// context, compute, total; n_gpu_layers; tensor_split; rules, each with rule, pattern,
+    /// context, moe_cache, compute, total; n_gpu_layers; tensor_split; moe_cache, the cache of
+    /// experts (size, bytes, groups, not_cached), and moe_cache_left_out, whether one was asked for
+    /// that is not needed, as all experts are on devices; rules, each with rule, pattern,
     /// target, n_tensors, bytes; limits, with host_bandwidth in bytes per second, n_ubatch, the
     /// tokens of a prompt that are computed at once, and decode and prefill in tokens per second;
     /// command_line. What does not apply is null.
@@ -98,7 +103,8 @@ fn run(args: &Args) -> Result<()> {
     let (budget, note) = args.plan.budget(&backend);
     let mut planner = Planner::new(&backend, source)?
         .with_model_params(params)
-        .with_n_ctx(args.plan.ctx);
+        .with_n_ctx(args.plan.ctx)
+        .with_moe_cache(args.moe_cache.size());
     if let Some(n) = args.plan.min_ctx {
         planner = planner.with_min_ctx(n);
     }
@@ -107,7 +113,7 @@ fn run(args: &Args) -> Result<()> {
     }
     let plan = planner.fit(&budget)?;
     if let Some(path) = &args.plan.svg {
-        let picture = Picture::of_preview(plan.preview(), planner.header());
+        let picture = Picture::of_plan(&plan, planner.header());
         write_svg(&picture, path)?;
     }
     let limits = (!args.plan.no_limits).then(|| plan.limits(host_bandwidth()));

@@ -8,10 +8,12 @@ use llama_moe::{
     Target, Token,
 };
 
+#[path = "support/log.rs"]
+mod log;
 mod support;
+use log::logged;
 use support::decode::{batch, decode, distance, greedy, prompt, small};
 use support::layouts::{Layout, N_EXPERT, N_EXPERT_USED};
-use support::log::logged;
 use support::peculiar::uneven_experts;
 #[cfg(target_os = "linux")]
 use support::worker::small_worker;

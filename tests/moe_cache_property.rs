@@ -9,10 +9,12 @@ use llama_moe::{
 };
 use proptest::prelude::*;
 
+#[path = "support/random_rules.rs"]
+mod random_rules;
 mod support;
+use random_rules::{Place, RandomRule, overrides, place, rule};
 use support::decode::{batch, distance, prompt};
 use support::layouts::Layout;
-use support::random_rules::{Place, RandomRule, overrides, place, rule};
 use support::worker::{second_device, serve_if_asked, worker};
 use support::{backend, file};
 

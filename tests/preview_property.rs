@@ -9,11 +9,13 @@ use llama_moe::gguf::synth::{NamedShape, Shape, Synth};
 use llama_moe::{ContextParams, DryRun, LoadMode, Model, Preview};
 use proptest::prelude::*;
 
+#[path = "support/random_rules.rs"]
+mod random_rules;
 mod support;
+use random_rules::{Place, RandomRule, overrides, place, rule};
 use support::backend;
 use support::gguf::GgufWriter;
 use support::layouts::Layout;
-use support::random_rules::{Place, RandomRule, overrides, place, rule};
 use support::worker::{second_device, serve_if_asked, worker};
 
 #[test]

@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use common::MoeCacheArgs;
 
 use crate::variant::Variant;
 
@@ -68,7 +69,8 @@ pub struct RunArgs {
     /// RULES are base (no rules), cpu-moe, n-cpu-moe=N, last=N (experts of the last N MoE layers),
     /// plan=8GiB (rules for a budget per device), ngl=N (layers on devices), or
     /// REGEX=BUFFER,... as llama.cpp's -ot has it, which takes a NAME. Any takes one: two names
-    /// with the same rules are an A/A comparison.
+    /// with the same rules are an A/A comparison. +cache=2GiB after any adds a cache of experts:
+    /// cpu-moe+cache=2GiB, for which cache=2GiB is short.
     #[arg(long = "variant", value_name = "[NAME=]RULES")]
     pub variants: Vec<Variant>,
 
@@ -83,6 +85,10 @@ pub struct RunArgs {
     /// Workers whose devices are used: examples/rpc_worker is one. Needs the feature `rpc`
     #[arg(long, value_name = "HOST:PORT,...", value_delimiter = ',')]
     pub rpc: Vec<String>,
+
+    /// For variants that name no cache; +cache=0 is for one without.
+    #[command(flatten)]
+    pub moe_cache: MoeCacheArgs,
 
     #[command(flatten)]
     pub measured: MeasuredArgs,

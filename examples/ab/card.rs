@@ -127,8 +127,8 @@ fn table(results: &Results) -> String {
     }
     format!(
         "Mean ± standard deviation of N repetitions, each in a process of its own, the variants \
-         interleaved. Memory is llama.cpp's own count: model, KV cache for {} tokens, and \
-         compute. 1 MiB is 2²⁰ bytes.\n\n{}",
+         interleaved. Memory is llama.cpp's own count: model, KV cache for {} tokens, cache of \
+         experts if there is one, and compute. 1 MiB is 2²⁰ bytes.\n\n{}",
         results.settings.n_ctx,
         table.finish()
     )

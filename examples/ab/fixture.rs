@@ -1,7 +1,7 @@
 //! Results of made-up numbers, and what tests make of them.
 
 use crate::read::parse_results;
-use crate::results::{Failure, Measured, Outcome, Results, VariantResults};
+use crate::results::{CacheUse, Failure, Measured, MoeCache, Outcome, Results, VariantResults};
 
 const FIXTURE: &str = include_str!("../../tests/support/ab/results.json");
 
@@ -97,4 +97,34 @@ pub fn once(results: &mut Results) {
     for variant in &mut results.variants {
         variant.trials.truncate(1);
     }
+}
+
+/// Adds two variants with a cache of experts, of 64 and 128 MiB, to the ones without.
+pub fn with_caches() -> Results {
+    let mut results = results();
+    for (index, mib) in [(1, 64u64), (2, 128)] {
+        let mut variant = results.variants[1].clone();
+        variant.rules = format!("cpu-moe+cache={mib}MiB");
+        variant.name.clone_from(&variant.rules);
+        variant.moe_cache = Some(MoeCache {
+            size: mib << 20,
+            bytes: (mib << 20) - 4096,
+            n_slots: 8 * index,
+            n_experts: 48,
+            not_cached: vec!["layer 0 is on the CPU".to_owned()],
+        });
+        for_each_measured(&mut variant, |measured| {
+            slow_down(measured, 1.0 / index as f64);
+            measured.breakdown[1].moe_cache = (mib << 20) - 4096;
+            let cache_use = CacheUse {
+                hits: 30 * index,
+                misses: 100 - 30 * index,
+                hit_rate: Some(0.3 * index as f64),
+                uploaded_bytes: (100 - 30 * index) << 20,
+            };
+            measured.moe_cache = Some(vec![cache_use; measured.runs.len()]);
+        });
+        results.variants.push(variant);
+    }
+    results
 }

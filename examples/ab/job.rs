@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use llama_moe::measure::MemorySplit;
 use serde::{Deserialize, Serialize};
 
-use crate::results::{Bandwidth, Ceiling, Failure, Settings};
+use crate::results::{Bandwidth, Ceiling, Failure, MoeCache, Settings};
 use crate::variant::{Loading, Variant};
 
 /// What one process does.
@@ -115,6 +115,9 @@ pub struct PreparedVariant {
     pub loading: Loading,
     /// What each rule takes.
     pub placement: Vec<String>,
+    /// What its cache of experts holds; null without one.
+    #[serde(default)]
+    pub moe_cache: Option<MoeCache>,
     /// llama.cpp's options for the same.
     pub command_line: Option<String>,
     /// The limit model's bounds.

@@ -9,6 +9,10 @@ const NO_DEVICE: &str = "There is no device beside the CPU: rules that keep expe
 const WORKERS: &str = "Devices of workers are used: their transfers go over a network, and their memory is not \
      watched while the model runs.";
 
+const NO_REPACKING: &str = "Variants with a cache of experts are loaded without repacking weights for the CPU, those \
+     without a cache with it where llama.cpp does so: where experts are computed on the CPU, that \
+     differs too.";
+
 /// What is known before anything was measured, each a sentence.
 pub fn notes(backend: &Backend, variants: &[PreparedVariant]) -> Vec<String> {
     let mut notes = Vec::new();
@@ -18,6 +22,10 @@ pub fn notes(backend: &Backend, variants: &[PreparedVariant]) -> Vec<String> {
     }
     if gpus.iter().any(|device| device.backend_name() == "RPC") {
         notes.push(WORKERS.to_owned());
+    }
+    let has_cache = |variant: &PreparedVariant| variant.moe_cache.is_some();
+    if variants.iter().any(has_cache) && !variants.iter().all(has_cache) {
+        notes.push(NO_REPACKING.to_owned());
     }
     for (index, variant) in variants.iter().enumerate() {
         let mut others = variants[..index].iter();

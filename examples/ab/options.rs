@@ -46,3 +46,11 @@ pub fn options(
     options.push(format!("-lm {}", preview.load_mode()));
     options.join(" ")
 }
+
+/// The options for a cache of experts of so many bytes; nothing for 0. llama.cpp counts in MiB.
+pub fn cache_options(size: u64) -> String {
+    match size.div_ceil(1 << 20) {
+        0 => String::new(),
+        mib => format!(" --no-repack --moe-cache-mib {mib}"),
+    }
+}

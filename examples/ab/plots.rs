@@ -1,6 +1,7 @@
 //! The pictures of a report: for a narrow screen, and without a need for colours.
 
 mod bars;
+mod cache;
 mod canvas;
 mod lines;
 mod look;
@@ -18,7 +19,7 @@ use crate::results::{Results, VariantResults};
 use crate::summary::{Figure, done, prompt_lengths};
 
 /// All pictures that there can be.
-const NAMES: [&str; 5] = ["memory", "decode", "ttft", "prefill", "tradeoff"];
+const NAMES: [&str; 6] = ["memory", "decode", "ttft", "prefill", "tradeoff", "cache"];
 
 /// A picture.
 #[derive(Clone, Debug)]
@@ -39,6 +40,7 @@ pub fn all(results: &Results) -> Vec<Plot> {
         lines::ttft(results),
         lines::prefill(results),
         tradeoff::tradeoff(results),
+        cache::cache(results),
     ];
     plots.into_iter().flatten().collect()
 }

@@ -7,16 +7,19 @@ use common::{Result, add_rpc_servers};
 use llama_moe::gguf::Header;
 use llama_moe::measure::quality::{Check, Chunks, Task};
 use llama_moe::measure::{FileRecord, HashCache, MemorySplit, Provenance, prompt, sha256};
-use llama_moe::{Backend, ChatTemplate, DryRun, Model, ModelParams, Preview};
+use llama_moe::{Backend, ChatTemplate, DryRun, Model, ModelParams, MoeCacheLayout, Preview};
 
 use crate::bandwidth::{bandwidth, ceiling};
 use crate::job::{PrepareJob, Prepared, PreparedVariant};
 use crate::notes::notes;
-use crate::options::options;
-use crate::results::{Bandwidth, Settings};
+use crate::options::{cache_options, options};
+use crate::results::{Bandwidth, Ceiling, MoeCache, Settings};
 use crate::settings::settle;
 use crate::variant::{Choice, Loading, Variant};
 use crate::worker::Stages;
+
+/// What is said of a plan that needs no cache.
+const CACHE_LEFT_OUT: &str = "no cache of experts: all experts that could be cached are on devices";
 
 /// Checks everything that can be checked, and works out the rest.
 pub fn prepare(backend: &Backend, job: PrepareJob, stages: &mut Stages) -> Result<Prepared> {
@@ -110,17 +113,24 @@ fn prepare_variant(
     bandwidth: &Bandwidth,
     variant: &Variant,
 ) -> Result<PreparedVariant> {
-    let context = settings.context(settings.n_ctx);
-    let (preview, command_line, n_gpu_layers, tensor_split) =
-        match variant.rules.choose(backend, header, context.clone())? {
+    let size = variant.moe_cache_size();
+    let context = settings.context(settings.n_ctx).with_moe_cache_size(size);
+    let (preview, cache, command_line, n_gpu_layers, tensor_split) =
+        match variant.choose(backend, header, context.clone())? {
             Choice::Rules(params, n_gpu_layers) => {
                 let preview = Preview::of_header(backend, header, &params)?;
                 let n_blocks = header.n_blocks();
-                let options = options(backend, job, settings, &preview, n_blocks, n_gpu_layers);
-                (preview, options, n_gpu_layers, Vec::new())
+                let mut options = options(backend, job, settings, &preview, n_blocks, n_gpu_layers);
+                options += &cache_options(size);
+                let cache = match size {
+                    0 => None,
+                    size => Some(preview.moe_cache(size)?),
+                };
+                (preview, cache, options, n_gpu_layers, Vec::new())
             }
             Choice::Plan(plan) => (
                 plan.preview().clone(),
+                plan.moe_cache().cloned(),
                 plan.command_line(),
                 Some(plan.n_gpu_layers()),
                 plan.tensor_split().to_vec(),
@@ -130,17 +140,51 @@ fn prepare_variant(
         n_gpu_layers,
         tensor_split,
         overrides: overrides(&preview),
+        moe_cache: cache.as_ref().map_or(0, MoeCacheLayout::size),
     };
+    let mut placement = placement(&preview);
+    if size > 0 && cache.is_none() {
+        placement.push(CACHE_LEFT_OUT.to_owned());
+    }
+    let context = loading.context(context);
     let dry_run = DryRun::of_header(backend, header, &loading.params()?, &context)?;
     let entries = dry_run.entries().iter();
     Ok(PreparedVariant {
         variant: variant.clone(),
-        placement: placement(&preview),
+        placement,
         command_line: Some(command_line),
-        ceiling: Some(ceiling(backend, &preview, settings, bandwidth)),
+        ceiling: Some(match cache {
+            None => ceiling(backend, &preview, settings, bandwidth),
+            // Hits are not read from system memory, and how many there are is not known before.
+            Some(_) => Ceiling::none(settings),
+        }),
+        moe_cache: cache.as_ref().map(MoeCache::of),
         dry_run: Some(entries.map(MemorySplit::from).collect()),
         loading,
     })
+}
+
+impl MoeCache {
+    fn of(layout: &MoeCacheLayout) -> Self {
+        let groups = layout.groups().iter();
+        Self {
+            size: layout.size(),
+            bytes: layout.bytes(),
+            n_slots: groups.clone().map(|group| u64::from(group.n_slots)).sum(),
+            n_experts: groups.map(|group| group.n_experts_total()).sum(),
+            not_cached: layout.obstacles().iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
+impl Ceiling {
+    /// No bound at all.
+    fn none(settings: &Settings) -> Self {
+        Self {
+            decode: None,
+            prefill: vec![None; settings.prompt_tokens.len()],
+        }
+    }
 }
 
 /// Patterns with their buffer types, as the loader is given them.

@@ -36,7 +36,7 @@ pub fn measure(backend: &Backend, job: &QualityJob, stages: &mut Stages) -> Resu
 
     stages.begin("measuring the perplexity")?;
     let n_ctx = settings.quality_n_ctx.ok_or("quality is not asked for")?;
-    let mut context = model.context(settings.context(n_ctx))?;
+    let mut context = model.context(load.loading.context(settings.context(n_ctx)))?;
     let (perplexity, divergence) = if job.is_base {
         let chunks = Chunks::new(&model.vocab(), &load.text()?, n_ctx)?;
         let chunks = chunks.truncated(settings.quality_chunks.unwrap_or(usize::MAX));
@@ -48,7 +48,8 @@ pub fn measure(backend: &Backend, job: &QualityJob, stages: &mut Stages) -> Resu
     drop(context);
 
     stages.begin("generating greedily")?;
-    let mut context = model.context(settings.context(settings.n_ctx))?;
+    let params = settings.context(settings.n_ctx);
+    let mut context = model.context(load.loading.context(params))?;
     let mut sampler = Sampler::greedy()?;
     let mut greedy = Vec::with_capacity(settings.prompt_tokens.len());
     for prompt in prompts(load, &model)? {
@@ -98,7 +99,7 @@ fn tasks(model: &Model, job: &QualityJob, stages: &mut Stages) -> Result<Option<
         trained => trained.min(TASK_N_CTX),
     };
     let params = ChatParams::default()
-        .with_context(settings.context(n_ctx))
+        .with_context(job.load.loading.context(settings.context(n_ctx)))
         .with_max_tokens(LONGEST_REPLY);
     let results = run_tasks(
         &mut model.chat(params)?,

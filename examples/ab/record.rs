@@ -110,10 +110,11 @@ impl Record {
                 .zip(&self.variants)
                 .map(|(prepared, record)| VariantResults {
                     name: prepared.variant.name.clone(),
-                    rules: prepared.variant.rules.to_string(),
+                    rules: prepared.variant.setup(),
                     placement: prepared.placement.clone(),
                     command_line: prepared.command_line.clone(),
                     ceiling: prepared.ceiling.clone(),
+                    moe_cache: prepared.moe_cache.clone(),
                     dry_run: prepared.dry_run.clone(),
                     trials: record.trials.clone(),
                     quality: record.quality.clone(),
@@ -199,7 +200,7 @@ impl Prepared {
         let variants = |prepared: &Self| -> Vec<String> {
             let variants = prepared.variants.iter().map(|prepared| &prepared.variant);
             variants
-                .map(|variant| format!("{}={}", variant.name, variant.rules))
+                .map(|variant| format!("{}={}", variant.name, variant.setup()))
                 .collect()
         };
         compare(

@@ -2,6 +2,7 @@
 
 mod delivery;
 mod differences;
+mod expert_cache;
 mod know_first;
 mod memory;
 mod provenance;
@@ -48,6 +49,7 @@ fn report(results: &Results, plots: &[Plot]) -> String {
             know_first::section(results),
             memory::before_loading(results),
             embed("memory"),
+            expert_cache::section(results),
             bandwidths(results),
             provenance::section(&results.provenance),
             how_to_repeat(results),
@@ -68,6 +70,8 @@ fn report(results: &Results, plots: &[Plot]) -> String {
         embed("ttft"),
         embed("prefill"),
         embed("tradeoff"),
+        expert_cache::section(results),
+        embed("cache"),
         delivery::section(results),
         quality::section(results),
         failures(results),

@@ -83,7 +83,7 @@ pub struct Bandwidth {
 pub struct VariantResults {
     /// Its name.
     pub name: String,
-    /// Its rules, as the command line has them: `cpu-moe`, `last=4`.
+    /// Its rules, as the command line has them: `cpu-moe`, `last=4`, `cpu-moe+cache=2GiB`.
     pub rules: String,
     /// What each rule takes, in words: `experts of blocks 0..4 → CPU: 12 tensors, 2.39 MiB`.
     pub placement: Vec<String>,
@@ -92,6 +92,9 @@ pub struct VariantResults {
     /// The most that reading its weights from system memory allows; null where it was not worked
     /// out.
     pub ceiling: Option<Ceiling>,
+    /// What its cache of experts holds; null without one.
+    #[serde(default)]
+    pub moe_cache: Option<MoeCache>,
     /// What llama.cpp's dry run counts of each buffer type, before anything is loaded; null where
     /// there was none.
     pub dry_run: Option<Vec<MemorySplit>>,
@@ -101,7 +104,36 @@ pub struct VariantResults {
     pub quality: Option<Outcome<Quality>>,
 }
 
-/// The limit model's bounds. Null where nothing of the model is in system memory.
+/// What a cache of experts holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoeCache {
+    /// The size that was asked for, in bytes.
+    pub size: u64,
+    /// Bytes that it takes of all devices.
+    pub bytes: u64,
+    /// Experts that it has room for.
+    pub n_slots: u64,
+    /// Experts of all layers that it serves.
+    pub n_experts: u64,
+    /// Why a layer is not cached: a sentence for each such layer.
+    pub not_cached: Vec<String>,
+}
+
+/// What the cache of experts did in one run, in micro-batches of at most 32 tokens.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CacheUse {
+    /// Experts of a layer that a micro-batch found in the cache.
+    pub hits: u64,
+    /// Experts that were uploaded.
+    pub misses: u64,
+    /// Hits of both together, 0 to 1; null where the cache was not used.
+    pub hit_rate: Option<f64>,
+    /// Bytes that were uploaded.
+    pub uploaded_bytes: u64,
+}
+
+/// The limit model's bounds. Null where nothing of the model is in system memory, and with a cache
+/// of experts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Ceiling {
     /// Tokens per second of one sequence.
@@ -168,6 +200,9 @@ pub struct Measured {
     pub host_after: Option<HostMemory>,
     /// A run for each prompt length, in their order.
     pub runs: Vec<Run>,
+    /// What the cache of experts did in each of `runs`; null without one.
+    #[serde(default)]
+    pub moe_cache: Option<Vec<CacheUse>>,
     /// The last prompt's reply once more, as a stream and as a whole; null where it was left out.
     pub delivery: Option<Delivery>,
 }

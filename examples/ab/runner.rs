@@ -21,6 +21,7 @@ use crate::record::Record;
 use crate::report::write_report;
 use crate::results::{Failure, Outcome, Quality, Trial};
 use crate::text;
+use crate::variant::Variant;
 
 /// Trials that fail in a row before a variant is given up.
 const PATIENCE: usize = 2;
@@ -86,7 +87,7 @@ fn check(args: &RunArgs) -> Result<()> {
             let name = &variant.name;
             return Err(format!(
                 "two variants have the name '{name}': write NAME={}",
-                variant.rules
+                variant.setup()
             )
             .into());
         }
@@ -100,6 +101,18 @@ fn check(args: &RunArgs) -> Result<()> {
         .into());
     }
     Ok(())
+}
+
+/// The variants. Those that name no cache have the one for all.
+fn variants(args: &RunArgs) -> Vec<Variant> {
+    let for_all = args.moe_cache.given();
+    let variants = args.variants.iter().cloned();
+    variants
+        .map(|variant| Variant {
+            moe_cache: variant.moe_cache.or(for_all),
+            ..variant
+        })
+        .collect()
 }
 
 fn model(args: &RunArgs) -> PathBuf {
@@ -126,7 +139,7 @@ fn prepare(
         model: model(args),
         text: folder.text(),
         notes: vec![about_text.clone()],
-        variants: args.variants.clone(),
+        variants: variants(args),
         rpc: args.rpc.clone(),
         repetitions: if measured.dry_run {
             0

@@ -131,19 +131,26 @@ pub fn series(
 }
 
 /// What the devices, or the system's memory, hold for llama.cpp by its own count: model, KV
-/// cache and buffers for computing, in bytes.
-pub fn split(breakdown: &[MemorySplit], is_host: bool) -> [f64; 3] {
+/// cache, cache of experts and buffers for computing, in bytes.
+pub fn split(breakdown: &[MemorySplit], is_host: bool) -> [f64; 4] {
     let entries = breakdown.iter();
     entries.filter(|entry| entry.is_host == is_host).fold(
-        [0.0; 3],
-        |[model, context, compute], entry| {
+        [0.0; 4],
+        |[model, context, moe_cache, compute], entry| {
             [
                 model + entry.model as f64,
                 context + entry.context as f64,
+                moe_cache + entry.moe_cache as f64,
                 compute + entry.compute as f64,
             ]
         },
     )
+}
+
+/// Whether any variant has a cache of experts.
+pub fn has_moe_cache(results: &Results) -> bool {
+    let mut variants = results.variants.iter();
+    variants.any(|variant| variant.moe_cache.is_some())
 }
 
 /// What llama.cpp counted in the trials of a variant that ended well; of a comparison that loads

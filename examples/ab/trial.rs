@@ -7,10 +7,12 @@ use common::{Result, add_rpc_servers};
 use llama_moe::measure::{
     DeviceWatch, HostMemory, Length, Run, Way, breakdown, deliver, generate, memory_kinds, prompt,
 };
-use llama_moe::{Backend, Context, Error, FailureKind, Model, Sampler, SamplerChain, Token};
+use llama_moe::{
+    Backend, Context, Error, FailureKind, Model, MoeCacheStats, Sampler, SamplerChain, Token,
+};
 
 use crate::job::Load;
-use crate::results::{Delivery, Measured, Settings};
+use crate::results::{CacheUse, Delivery, Measured, Settings};
 use crate::worker::Stages;
 
 /// How often the devices' free memory is read, until they are warm.
@@ -23,7 +25,7 @@ pub fn warm_up(backend: &Backend, load: &Load, stages: &mut Stages) -> Result<()
     add_rpc_servers(backend, &load.settings.rpc)?;
     let model = load.model(backend, stages)?;
     let prompts = prompts(load, &model)?;
-    let mut context = model.context(load.settings.context(load.settings.n_ctx))?;
+    let mut context = load.context(&model)?;
     run_up(&mut context, &prompts, &load.settings, stages)
 }
 
@@ -38,16 +40,21 @@ pub fn measure(backend: &Backend, load: &Load, stages: &mut Stages) -> Result<Me
     let model = load.model(backend, stages)?;
     let loaded = start.elapsed();
     let prompts = prompts(load, &model)?;
-    let mut context = model.context(settings.context(settings.n_ctx))?;
+    let mut context = load.context(&model)?;
     run_up(&mut context, &prompts, settings, stages)?;
     // A driver that is asked for its memory all the time would be slower.
     let mut devices = watch.finish();
     let mut sampler = sampler(settings)?;
     let length = Length::Exactly(settings.generate);
     let mut runs: Vec<Run> = Vec::with_capacity(prompts.len());
+    let mut cache = context.moe_cache_stats()?.map(|stats| (stats, Vec::new()));
     for prompt in &prompts {
         stages.begin(format!("measuring a prompt of {} tokens", prompt.len()))?;
         runs.push(generate(&mut context, &mut sampler, prompt, length)?);
+        if let (Some((before, uses)), Some(now)) = (&mut cache, context.moe_cache_stats()?) {
+            uses.push(CacheUse::of(&now.since(before)));
+            *before = now;
+        }
     }
     stages.begin("delivering a reply")?;
     let delivery = match prompts.iter().max_by_key(|prompt| prompt.len()) {
@@ -89,6 +96,7 @@ pub fn measure(backend: &Backend, load: &Load, stages: &mut Stages) -> Result<Me
         host_before,
         host_after: HostMemory::now(),
         runs,
+        moe_cache: cache.map(|(_, uses)| uses),
         delivery,
     })
 }
@@ -101,10 +109,28 @@ impl Load {
         Ok(Model::load(backend, self.model.as_path(), params)?)
     }
 
+    /// A context to measure in.
+    fn context(&self, model: &Model) -> Result<Context> {
+        let params = self.settings.context(self.settings.n_ctx);
+        Ok(model.context(self.loading.context(params))?)
+    }
+
     /// What prompts are cut from.
     pub fn text(&self) -> Result<String> {
         let path = self.text.display();
         fs::read_to_string(&self.text).map_err(|error| format!("'{path}': {error}").into())
+    }
+}
+
+impl CacheUse {
+    fn of(stats: &MoeCacheStats) -> Self {
+        let counts = stats.total();
+        Self {
+            hits: counts.hits,
+            misses: counts.misses,
+            hit_rate: counts.hit_rate(),
+            uploaded_bytes: counts.uploaded_bytes,
+        }
     }
 }
 

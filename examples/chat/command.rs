@@ -19,8 +19,8 @@ pub enum Command {
 pub const HELP: &str = "\
 /help       this list
 /reset      forget the conversation
-/stats      tokens and times of the last reply
-/placement  where the model's tensors are
+/stats      tokens and times of the last reply, and hits of the cache of experts
+/placement  where the model's tensors are, and what the cache of experts holds
 /quit       leave, as Ctrl-D does
 Ctrl-C stops a reply.";
 

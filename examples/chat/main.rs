@@ -19,7 +19,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use common::{
-    ContextArgs, Interrupt, LogArgs, ModelArgs, Result, SamplingArgs, VramArgs, write_placement_svg,
+    ContextArgs, Interrupt, LogArgs, ModelArgs, MoeCacheArgs, Result, SamplingArgs, VramArgs,
+    moe_cache_size, write_placement_svg,
 };
 use llama_moe::{Backend, ChatError, ChatParams, ChatTemplate, Error, Model};
 use report::Report;
@@ -35,6 +36,9 @@ struct Args {
 
     #[command(flatten)]
     context: ContextArgs,
+
+    #[command(flatten)]
+    moe_cache: MoeCacheArgs,
 
     #[command(flatten)]
     sampling: SamplingArgs,
@@ -77,7 +81,8 @@ struct ChatArgs {
     /// time_per_output_token_ms, the mean between two tokens; finish, why the reply ended
     /// ("end", "stop", "length", "context full", "aborted"); seed; placement (load_mode;
     /// memory, with the bytes of each buffer type; rules, with the tensors of each;
-    /// misplaced); llama_cpp, its version. What does not apply is null.
+    /// misplaced); moe_cache, the cache of experts (size, bytes, enough, groups, not_cached,
+    /// hit_rate, hits, misses, uploaded_bytes); llama_cpp, its version. What does not apply is null.
     #[arg(long, requires = "prompt")]
     json: bool,
 }
@@ -89,8 +94,15 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<()> {
     args.log.init()?;
     let backend = Backend::init()?;
-    let model = match args.vram.plan(&backend, &args.model, &args.context)? {
-        None => args.model.load(&backend)?,
+    let plan = args
+        .vram
+        .plan(&backend, &args.model, &args.context, &args.moe_cache)?;
+    let cache_size = moe_cache_size(plan.as_ref(), &args.moe_cache);
+    let model = match plan {
+        None => {
+            let params = args.moe_cache.model_params(args.model.params(&backend)?);
+            args.model.load_with(&backend, params)?
+        }
         Some(plan) => {
             writeln!(io::stderr(), "{plan}\n")?;
             let preview = plan.preview().clone();
@@ -100,18 +112,18 @@ fn run(args: &Args) -> Result<()> {
         }
     };
     if let Some(path) = &args.chat.svg {
-        write_placement_svg(&model, path)?;
+        write_placement_svg(&model, cache_size, path)?;
     }
     let sampler = args.sampling.sampler(&model.vocab())?;
     let seed = sampler.seed();
     let interrupt = Interrupt::new()?;
-    let params = params(args, &model, &interrupt)?.with_sampler(sampler);
+    let params = params(args, &model, cache_size, &interrupt)?.with_sampler(sampler);
     let mut chat = model.chat(params)?;
     match &args.chat.prompt {
-        None => session::run(&model, &mut chat, &interrupt),
+        None => session::run(&mut chat, &interrupt),
         Some(prompt) if args.chat.json => {
             let (text, stats) = reply::collect(&mut chat, prompt, &interrupt)?;
-            let report = Report::new(&model, &text, &stats, seed)?;
+            let report = Report::new(&mut chat, &text, &stats, seed)?;
             Ok(writeln!(
                 io::stdout(),
                 "{}",
@@ -122,8 +134,13 @@ fn run(args: &Args) -> Result<()> {
     }
 }
 
-fn params(args: &Args, model: &Model, interrupt: &Interrupt) -> Result<ChatParams> {
-    let context = args.context.params(model);
+fn params(
+    args: &Args,
+    model: &Model,
+    cache_size: u64,
+    interrupt: &Interrupt,
+) -> Result<ChatParams> {
+    let context = args.context.params(model).with_moe_cache_size(cache_size);
     let mut params = ChatParams::default()
         .with_context(context.with_abort_token(interrupt.token()))
         .with_template(template(args.chat.chat_template.as_deref(), model)?);

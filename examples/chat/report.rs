@@ -1,7 +1,7 @@
 //! What `--json` prints.
 
-use common::{PlacementReport, Result};
-use llama_moe::{Model, ReplyStats};
+use common::{MoeCacheReport, PlacementReport, Result};
+use llama_moe::{Chat, MoeCacheCounts, ReplyStats};
 use serde::Serialize;
 
 use crate::stats::{finish, milliseconds};
@@ -26,6 +26,7 @@ pub struct Report<'a> {
     seed: Option<u32>,
     /// Not where an installed llama.cpp does not tell.
     placement: Option<PlacementReport>,
+    moe_cache: Option<CacheReport>,
     llama_cpp: &'static str,
 }
 
@@ -35,13 +36,41 @@ struct ModelReport {
     description: String,
 }
 
+/// The cache of experts: what it holds, and what it did.
+#[derive(Serialize)]
+struct CacheReport {
+    #[serde(flatten)]
+    layout: MoeCacheReport,
+    /// Not where nothing used the cache.
+    hit_rate: Option<f64>,
+    #[serde(flatten)]
+    counts: MoeCacheCounts,
+}
+
+impl CacheReport {
+    fn of(chat: &mut Chat) -> Result<Option<Self>> {
+        let Some(stats) = chat.context_mut().moe_cache_stats()? else {
+            return Ok(None);
+        };
+        let counts = stats.total();
+        let layout = chat.context().moe_cache();
+        Ok(layout.map(|layout| Self {
+            layout: MoeCacheReport::of(layout, Some(chat.model())),
+            hit_rate: counts.hit_rate(),
+            counts,
+        }))
+    }
+}
+
 impl<'a> Report<'a> {
     pub fn new(
-        model: &Model,
+        chat: &mut Chat,
         reply: &'a str,
         stats: &ReplyStats,
         seed: Option<u32>,
     ) -> Result<Self> {
+        let moe_cache = CacheReport::of(chat)?;
+        let model = chat.model();
         Ok(Self {
             reply,
             model: ModelReport {
@@ -56,6 +85,7 @@ impl<'a> Report<'a> {
             finish: finish(stats),
             seed,
             placement: PlacementReport::of(model)?,
+            moe_cache,
             llama_cpp: llama_moe::llama_cpp_version(),
         })
     }

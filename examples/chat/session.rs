@@ -2,8 +2,8 @@
 
 use std::io::{self, Write};
 
-use common::{Interrupt, Result, is_broken_pipe};
-use llama_moe::{Chat, Model};
+use common::{Interrupt, Result, describe_moe_cache, is_broken_pipe};
+use llama_moe::{Chat, MoeCacheStats};
 use rustyline::DefaultEditor;
 use rustyline::error::ReadlineError;
 
@@ -12,11 +12,13 @@ use crate::{reply, stats};
 
 /// Talks until the user leaves or the input ends. What goes wrong with one question is
 /// said, and the next can be asked. Lines are remembered for as long as this lasts.
-pub fn run(model: &Model, chat: &mut Chat, interrupt: &Interrupt) -> Result<()> {
+pub fn run(chat: &mut Chat, interrupt: &Interrupt) -> Result<()> {
     let mut editor = DefaultEditor::new()?;
+    // What the cache of experts had done before the last reply.
+    let mut before = MoeCacheStats::default();
     say(&format!(
         "{}; /help lists the commands",
-        model.description()
+        chat.model().description()
     ))?;
     loop {
         let line = match editor.readline("> ") {
@@ -33,10 +35,13 @@ pub fn run(model: &Model, chat: &mut Chat, interrupt: &Interrupt) -> Result<()> 
         let done = if line.starts_with('/') {
             match Command::parse(line) {
                 Some(Command::Quit) => return Ok(()),
-                Some(command) => execute(command, model, chat),
+                Some(command) => execute(command, chat, &before),
                 None => say(&format!("there is no command {line}; /help lists them")),
             }
         } else {
+            if let Ok(Some(stats)) = chat.context_mut().moe_cache_stats() {
+                before = stats;
+            }
             reply::stream(chat, line, interrupt)
         };
         match done {
@@ -47,18 +52,30 @@ pub fn run(model: &Model, chat: &mut Chat, interrupt: &Interrupt) -> Result<()> 
     }
 }
 
-fn execute(command: Command, model: &Model, chat: &mut Chat) -> Result<()> {
+fn execute(command: Command, chat: &mut Chat, before: &MoeCacheStats) -> Result<()> {
     match command {
         Command::Help => say(HELP),
         Command::Reset => {
             chat.reset();
             Ok(())
         }
-        Command::Stats => match chat.stats() {
-            Some(last) => say(&stats::table(last)),
-            None => say("no reply yet"),
-        },
-        Command::Placement => say(&model.placement()?.to_string()),
+        Command::Stats => {
+            let Some(last) = chat.stats() else {
+                return say("no reply yet");
+            };
+            say(&stats::table(last))?;
+            match chat.context_mut().moe_cache_stats()? {
+                Some(now) => say(&stats::moe_cache(&now, before)),
+                None => Ok(()),
+            }
+        }
+        Command::Placement => {
+            say(&chat.model().placement()?.to_string())?;
+            match chat.context().moe_cache() {
+                Some(layout) => say(&describe_moe_cache(layout, chat.model())),
+                None => Ok(()),
+            }
+        }
         Command::Quit => Ok(()),
     }
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use llama_moe::{FinishReason, ReplyStats};
+use common::describe_moe_cache_use;
+use llama_moe::{FinishReason, MoeCacheStats, ReplyStats};
 
 /// Why a reply ended, in a word.
 pub fn finish(stats: &ReplyStats) -> &'static str {
@@ -45,4 +46,13 @@ pub fn table(stats: &ReplyStats) -> String {
         ));
     }
     lines.join("\n")
+}
+
+/// What the cache of experts did in the last reply, and since the start.
+pub fn moe_cache(now: &MoeCacheStats, before: &MoeCacheStats) -> String {
+    format!(
+        "cache, this reply    {}\ncache, since start   {}",
+        describe_moe_cache_use(&now.since(before).total()),
+        describe_moe_cache_use(&now.total())
+    )
 }

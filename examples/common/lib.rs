@@ -8,6 +8,7 @@ mod hub;
 mod interrupt;
 mod log;
 mod model;
+mod moe_cache;
 mod placement;
 mod plan;
 mod progress;
@@ -20,7 +21,12 @@ pub use hub::HubModel;
 pub use interrupt::Interrupt;
 pub use log::LogArgs;
 pub use model::{ModelArgs, add_rpc_servers, bundled_model};
+pub use moe_cache::{
+    MoeCacheArgs, MoeCacheGroupReport, MoeCacheReport, describe_moe_cache, describe_moe_cache_use,
+};
 pub use placement::{MemoryReport, PlacementReport, RuleReport, write_placement_svg, write_svg};
-pub use plan::{LimitsReport, MARGIN, PlanReport, PlannedMemoryReport, PlannedRule, VramArgs};
+pub use plan::{
+    LimitsReport, MARGIN, PlanReport, PlannedMemoryReport, PlannedRule, VramArgs, moe_cache_size,
+};
 pub use progress::ShareBar;
 pub use sampling::SamplingArgs;

@@ -104,12 +104,18 @@ pub fn write_svg(picture: &Picture, path: &Path) -> Result<()> {
     fs::write(path, picture.svg()).map_err(|error| format!("{}: {error}", path.display()).into())
 }
 
-/// Writes a picture of where a loaded model's tensors are.
+/// Writes a picture of where a loaded model's tensors are, and a cache of experts of `cache_size`
+/// bytes; 0 for none.
 ///
 /// # Errors
-/// If the model's file or llama.cpp's table of tensors cannot be read, or the picture's file
-/// cannot be written.
-pub fn write_placement_svg(model: &Model, path: &Path) -> Result<()> {
+/// If the model's file or llama.cpp's table of tensors cannot be read, if experts cannot be cached
+/// as asked, or the picture's file cannot be written.
+pub fn write_placement_svg(model: &Model, cache_size: u64, path: &Path) -> Result<()> {
     let header = Header::read(model.path())?;
-    write_svg(&Picture::of_placement(&model.placement()?, &header), path)
+    let picture = Picture::of_placement(&model.placement()?, &header);
+    let picture = match cache_size {
+        0 => picture,
+        size => picture.with_moe_cache(&model.moe_cache(size)?),
+    };
+    write_svg(&picture, path)
 }

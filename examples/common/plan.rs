@@ -1,10 +1,10 @@
 //! Letting a model fit, and how it does, for scripts.
 
 use clap::Args;
-use llama_moe::{Backend, Budget, Limits, Plan, PlannedMemory, Planner, RuleMatch};
+use llama_moe::{Backend, Budget, Limits, MoeCacheLayout, Plan, PlannedMemory, Planner, RuleMatch};
 use serde::Serialize;
 
-use crate::{Bytes, ContextArgs, ModelArgs, Result};
+use crate::{Bytes, ContextArgs, ModelArgs, MoeCacheArgs, MoeCacheReport, Result};
 
 /// Bytes that are left free on each device where nobody says: as llama.cpp's own `--fit` does.
 pub const MARGIN: u64 = 1 << 30;
@@ -25,7 +25,8 @@ pub struct VramArgs {
 }
 
 impl VramArgs {
-    /// The plan, if one is asked for.
+    /// The plan, if one is asked for. It reserves the cache of experts, unless all experts fit
+    /// without one: [`moe_cache_size`] says which.
     ///
     /// # Errors
     /// If nothing fits, and as [`ModelArgs::params`].
@@ -34,6 +35,7 @@ impl VramArgs {
         backend: &Backend,
         model: &ModelArgs,
         context: &ContextArgs,
+        cache: &MoeCacheArgs,
     ) -> Result<Option<Plan>> {
         let budget = match self.vram_budget {
             Some(Bytes(bytes)) => Budget::per_device(bytes),
@@ -44,8 +46,17 @@ impl VramArgs {
         let context = context.params_before(planner.header());
         let planner = planner
             .with_model_params(model.params(backend)?)
-            .with_context_params(context);
+            .with_context_params(cache.context_params(context));
         Ok(Some(planner.fit(&budget)?))
+    }
+}
+
+/// Bytes of the cache of experts that a context has after a plan, or without one.
+#[must_use]
+pub fn moe_cache_size(plan: Option<&Plan>, asked: &MoeCacheArgs) -> u64 {
+    match plan {
+        None => asked.size(),
+        Some(plan) => plan.moe_cache().map_or(0, MoeCacheLayout::size),
     }
 }
 
@@ -66,6 +77,10 @@ pub struct PlanReport {
     pub n_gpu_layers: u32,
     /// Each device's part of them, in proportion; empty for a single device.
     pub tensor_split: Vec<f32>,
+    /// What the cache of experts holds; null without one.
+    pub moe_cache: Option<MoeCacheReport>,
+    /// Whether a cache was asked for that is not needed: all experts are on devices.
+    pub moe_cache_left_out: bool,
     /// What each rule takes.
     pub rules: Vec<PlannedRule>,
     /// What can be expected at most; null where it was not asked for.
@@ -87,9 +102,11 @@ pub struct PlannedMemoryReport {
     pub experts: u64,
     /// The KV cache.
     pub context: u64,
+    /// The cache of experts.
+    pub moe_cache: u64,
     /// Buffers to compute in.
     pub compute: u64,
-    /// Weights, context and compute together.
+    /// Weights, context, cache of experts and compute together.
     pub total: u64,
 }
 
@@ -131,6 +148,10 @@ impl PlanReport {
             host: memory(plan.host()),
             n_gpu_layers: plan.n_gpu_layers(),
             tensor_split: plan.tensor_split().to_vec(),
+            moe_cache: plan
+                .moe_cache()
+                .map(|layout| MoeCacheReport::of(layout, None)),
+            moe_cache_left_out: plan.is_moe_cache_left_out(),
             rules: plan.preview().rules().iter().map(rule).collect(),
             limits: limits.map(|limits| LimitsReport {
                 host_bandwidth: limits.host_bandwidth,
@@ -150,6 +171,7 @@ fn memory(memory: &PlannedMemory) -> PlannedMemoryReport {
         weights: used.weights,
         experts: used.experts,
         context: used.context,
+        moe_cache: used.moe_cache,
         compute: used.compute,
         total: used.total(),
     }

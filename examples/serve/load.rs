@@ -1,16 +1,17 @@
 //! Loading the model, and what is told about it.
 
 use std::fs;
+use std::io;
 
-use common::{PlacementReport, PlanReport, Result};
+use common::{MoeCacheReport, PlacementReport, PlanReport, Result, moe_cache_size};
 use llama_moe::engine::{DraftParams, Engine, EngineParams};
 use llama_moe::gguf::Header;
-use llama_moe::{Backend, ChatTemplate, Model, Picture, Token, Vocab, VocabType};
+use llama_moe::{Backend, ChatTemplate, Model, Picture, Plan, Token, Vocab, VocabType};
 
 use crate::openai::unix_time;
 use crate::state::{App, ChatForm, Served};
 use crate::tools::Format;
-use crate::{Args, ServeArgs};
+use crate::{Args, ServeArgs, tell};
 
 /// Loads the model and starts its engine.
 pub fn load(args: &Args, app: &App) -> Result<Served> {
@@ -20,11 +21,18 @@ pub fn load(args: &Args, app: &App) -> Result<Served> {
     let context = args.context.clone().shared_by(slots, kv_unified);
     // Before there is a plan, for it to see what is left.
     let draft = draft(args, &backend)?;
-    let plan = args.vram.plan(&backend, &args.model, &context)?;
+    let plan = args
+        .vram
+        .plan(&backend, &args.model, &context, &args.moe_cache)?;
+    let cache_size = moe_cache_size(plan.as_ref(), &args.moe_cache);
+    if plan.as_ref().is_some_and(Plan::is_moe_cache_left_out) {
+        let message = "no cache of experts: all experts that could be cached are on devices";
+        tell(io::stderr(), format_args!("{message}"));
+    }
     let watch = |share| app.set_loaded(share);
     let (model, plan) = match plan {
         None => {
-            let params = args.model.params(&backend)?;
+            let params = args.moe_cache.model_params(args.model.params(&backend)?);
             (args.model.load_watched(&backend, params, watch)?, None)
         }
         Some(plan) => {
@@ -39,7 +47,7 @@ pub fn load(args: &Args, app: &App) -> Result<Served> {
     let mut params = EngineParams::default()
         .with_slots(slots)
         .with_queue(args.serve.queue())
-        .with_context(context.params(&model))
+        .with_context(context.params(&model).with_moe_cache_size(cache_size))
         .with_kv_unified(kv_unified)
         .with_n_ctx_per_request(context.n_ctx(&model));
     if let Some(draft) = draft {
@@ -51,9 +59,15 @@ pub fn load(args: &Args, app: &App) -> Result<Served> {
         None => None,
         Some(_) => {
             let header = Header::read(model.path())?;
-            Some(Picture::of_placement(&model.placement()?, &header).svg())
+            let picture = Picture::of_placement(&model.placement()?, &header);
+            Some(match engine.moe_cache() {
+                Some(layout) => picture.with_moe_cache(layout).svg(),
+                None => picture.svg(),
+            })
         }
     };
+    let moe_cache = engine.moe_cache();
+    let moe_cache = moe_cache.map(|layout| MoeCacheReport::of(layout, Some(&model)));
     Ok(Served {
         id: name(&args.serve, &model),
         created: unix_time(),
@@ -62,6 +76,7 @@ pub fn load(args: &Args, app: &App) -> Result<Served> {
         chat: chat_form(&args.serve, &model)?,
         engine,
         placement,
+        moe_cache,
         plan,
         picture,
         model,

@@ -38,7 +38,9 @@ use std::time::Duration;
 
 use axum::http::HeaderValue;
 use clap::Parser;
-use common::{Bytes, ContextArgs, LogArgs, ModelArgs, Result, VramArgs};
+use common::{
+    Bytes, ContextArgs, LogArgs, ModelArgs, MoeCacheArgs, Result, VramArgs, describe_moe_cache_use,
+};
 use llama_moe::engine::Engine;
 use routes::Origins;
 use signals::Signals;
@@ -75,6 +77,9 @@ struct Args {
 
     #[command(flatten)]
     context: ContextArgs,
+
+    #[command(flatten)]
+    moe_cache: MoeCacheArgs,
 
     #[command(flatten)]
     serve: ServeArgs,
@@ -256,7 +261,7 @@ async fn serve(args: Args) -> Result<()> {
         }
     };
     // Ends what may still run.
-    let engine_ended = stop_engine(engine)?;
+    let engine_ended = stop_engine(engine.clone())?;
     tokio::select! {
         _ = engine_ended => {}
         () = signals.next() => {}
@@ -264,6 +269,11 @@ async fn serve(args: Args) -> Result<()> {
             let message = "the engine does not end; leaving it";
             tell(io::stderr(), format_args!("{message}"));
         }
+    }
+    // As the engine left them after its last step, however it ended.
+    if let Some(stats) = engine.stats().moe_cache {
+        let line = describe_moe_cache_use(&stats.total());
+        tell(io::stderr(), format_args!("cache of experts: {line}"));
     }
     ended
 }

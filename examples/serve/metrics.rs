@@ -6,8 +6,9 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use llama_moe::MoeCacheStats;
 
-use crate::state::{App, Ready};
+use crate::state::{App, Ready, Served};
 
 /// What the engine has done and does.
 pub async fn metrics(State(app): State<Arc<App>>, Ready(served): Ready) -> Response {
@@ -111,6 +112,9 @@ pub async fn metrics(State(app): State<Arc<App>>, Ready(served): Ready) -> Respo
         let label = format!("{{on=\"{what}\"}}");
         text.sample("time_seconds_total", &label, time.as_secs_f64());
     }
+    if let Some(stats) = &stats.moe_cache {
+        moe_cache(&mut text, &served, stats);
+    }
     if let Some(time) = stats.cpu_outside {
         text.counter(
             "engine_cpu_seconds_total",
@@ -120,6 +124,38 @@ pub async fn metrics(State(app): State<Arc<App>>, Ready(served): Ready) -> Respo
     }
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], text.0).into_response()
+}
+
+/// The cache of experts. Without one there is nothing.
+fn moe_cache(text: &mut Text, served: &Served, stats: &MoeCacheStats) {
+    let counts = stats.total();
+    text.counter(
+        "moe_cache_hits_total",
+        "Experts of a layer that a micro-batch found in the cache",
+        counts.hits,
+    );
+    text.counter(
+        "moe_cache_misses_total",
+        "Experts of a layer that were uploaded into the cache",
+        counts.misses,
+    );
+    text.counter(
+        "moe_cache_uploaded_bytes_total",
+        "Bytes that were uploaded into the cache",
+        counts.uploaded_bytes,
+    );
+    if let Some(layout) = &served.moe_cache {
+        text.gauge(
+            "moe_cache_bytes",
+            "Bytes that the cache takes of the devices",
+            layout.bytes,
+        );
+        text.gauge(
+            "moe_cache_slots",
+            "Experts that the cache has room for",
+            layout.n_slots(),
+        );
+    }
 }
 
 #[derive(Default)]

@@ -12,6 +12,7 @@ pub async fn numbers(Ready(served): Ready) -> Response {
     axum::Json(json!({
         "model": served.id,
         "placement": served.placement,
+        "moe_cache": served.moe_cache,
         "plan": served.plan,
     }))
     .into_response()

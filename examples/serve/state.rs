@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use axum::extract::FromRequestParts;
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use common::{PlacementReport, PlanReport};
+use common::{MoeCacheReport, PlacementReport, PlanReport};
 use llama_moe::engine::{Engine, EngineError};
 use llama_moe::{ChatTemplate, Error, Model, Vocab};
 use tokio::sync::Semaphore;
@@ -78,6 +78,8 @@ pub struct Served {
     /// How conversations are written down; or why they are not.
     pub chat: Result<ChatForm, String>,
     pub placement: Option<PlacementReport>,
+    /// The cache of experts; none without one.
+    pub moe_cache: Option<MoeCacheReport>,
     pub plan: Option<PlanReport>,
     /// The picture of the placement, as SVG.
     pub picture: Option<String>,

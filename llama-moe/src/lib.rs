@@ -130,11 +130,11 @@ pub use model::{
     VocabType,
 };
 pub use placement::{
-    Budget, Difference, DryRun, Limits, LoweredOverrides, MemoryKind, MemoryUse, MoeCacheError,
-    MoeCacheGroup, MoeCacheLayout, MoeCacheObstacle, OverrideError, Pattern, PatternError, Picture,
-    PictureCell, Placement, PlacementSum, Plan, PlanError, PlannedMemory, Planner, Preview,
-    RawOverrides, Rule, RuleMatch, Target, TensorOverrides, TensorPlacement, TensorPreview,
-    VerifyError, host_bandwidth,
+    Bandwidths, Budget, DecodeForecast, Difference, DryRun, HitRates, Limits, LoweredOverrides,
+    MemoryKind, MemoryUse, MoeCacheError, MoeCacheGroup, MoeCacheLayout, MoeCacheObstacle,
+    OverrideError, Pattern, PatternError, Picture, PictureCell, Placement, PlacementSum, Plan,
+    PlanError, PlannedMemory, Planner, Preview, RawOverrides, Rule, RuleMatch, Target,
+    TensorOverrides, TensorPlacement, TensorPreview, VerifyError, host_bandwidth,
 };
 #[cfg(feature = "llguidance")]
 pub use sampler::JsonGuide;

@@ -11,6 +11,8 @@ mod draft;
 mod embeddings;
 mod endings;
 mod executors;
+#[cfg(feature = "rpc")]
+mod expert_cache;
 mod faults;
 mod prefixes;
 mod property;
@@ -19,3 +21,9 @@ mod rig;
 #[cfg(feature = "llguidance")]
 mod schemas;
 mod soak;
+
+#[test]
+#[cfg(feature = "rpc")]
+fn worker_process() {
+    support::worker::serve_if_asked();
+}

@@ -368,6 +368,134 @@ fn rules_of_every_kind_are_loaded() {
 
 #[cfg(feature = "rpc")]
 #[test]
+fn a_cache_of_experts_is_a_part_of_a_variant() {
+    let scratch = Scratch::new();
+    let worker = crate::rpc::Worker::start(&scratch.file("cache"));
+    let variants = [
+        "cpu-moe+cache=0",
+        "cpu-moe",
+        "cache=2MiB",
+        "n-cpu-moe=3+cache=1MiB",
+        "plan=6MiB+cache=1MiB",
+        "all=plan=1GiB+cache=1MiB",
+    ];
+    let run = |args: &[&str], out: &Path| {
+        let mut command = program("ab");
+        for variant in variants {
+            command.args(["--variant", variant]);
+        }
+        // Of a variant that names no cache.
+        command.args([
+            "--moe-cache-mib",
+            "1",
+            "--ctx",
+            "256",
+            "--rpc",
+            &worker.endpoint,
+        ]);
+        outcome(command.args(args).arg("--out").arg(out)).success();
+        let text = fs::read_to_string(out.join("results.json")).unwrap();
+        let results: Value = serde_json::from_str(&text).unwrap();
+        (results, fs::read_to_string(out.join("report.md")).unwrap())
+    };
+    let little = ["--quick", "--repetitions", "2", "--prompt-tokens", "4,40"];
+    let (results, report) = run(
+        &[
+            &little[..],
+            &["--generate", "8", "--threads", "1", "--quality-ctx", "64"],
+        ]
+        .concat(),
+        &scratch.out(),
+    );
+    let variants = list(&results["variants"]);
+    let setups: Vec<&str> = variants
+        .iter()
+        .map(|v| v["rules"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        setups,
+        [
+            "cpu-moe",
+            "cpu-moe+cache=1MiB",
+            "cpu-moe+cache=2MiB",
+            "n-cpu-moe=3+cache=1MiB",
+            "plan=6MiB+cache=1MiB",
+            "plan=1GiB+cache=1MiB",
+        ]
+    );
+    for (index, variant) in variants.iter().enumerate() {
+        let trials = measured(variant);
+        assert_eq!(trials.len(), 2, "{variant:#}");
+        let cache = &variant["moe_cache"];
+        if index == 0 || index == 5 {
+            assert_eq!(
+                (cache, &trials[0]["moe_cache"]),
+                (&Value::Null, &Value::Null)
+            );
+            continue;
+        }
+        assert_eq!(variant["ceiling"]["decode"], Value::Null);
+        let options = variant["command_line"].as_str().unwrap();
+        let mib = cache["size"].as_u64().unwrap() >> 20;
+        assert!(
+            options.contains(&format!("--moe-cache-mib {mib}")),
+            "{options}"
+        );
+        assert!(options.contains("--no-repack"), "{options}");
+        for trial in trials {
+            for entries in [&variant["dry_run"], &trial["breakdown"]] {
+                let mut entries = list(entries).iter();
+                let device = entries.find(|entry| entry["device"] == "RPC0").unwrap();
+                assert_eq!(device["moe_cache"], cache["bytes"], "{entries:?}");
+            }
+            let uses = list(&trial["moe_cache"]);
+            assert_eq!(uses.len(), 2);
+            for of in uses {
+                let [hits, misses, uploaded] =
+                    ["hits", "misses", "uploaded_bytes"].map(|name| of[name].as_u64().unwrap());
+                assert!(hits > 0, "{of}");
+                let rate = of["hit_rate"].as_f64().unwrap();
+                assert!((rate - hits as f64 / (hits + misses) as f64).abs() < 1e-9);
+                assert_eq!(uploaded, misses * 78_336);
+            }
+        }
+        // The same text as without a cache: only sums are added up in another order.
+        let quality = &variant["quality"]["done"];
+        assert!(
+            quality["divergence"]["mean_kl"]
+                .as_f64()
+                .is_none_or(|kl| kl < 1e-2),
+            "{quality}"
+        );
+    }
+    let left_out = "no cache of experts: all experts that could be cached are on devices";
+    assert!(
+        list(&variants[5]["placement"])
+            .iter()
+            .any(|line| line == left_out)
+    );
+    assert!(
+        report.contains("## Cache of experts") && report.contains(left_out),
+        "{report}"
+    );
+    assert!(scratch.out().join("plots/cache.png").exists());
+    assert!(notes(&results).contains("without repacking"), "{results:#}");
+
+    let dry = scratch.file("dry");
+    let (results, report) = run(&["--dry-run"], &dry);
+    let cached = &list(&results["variants"])[2];
+    assert_eq!(cached["moe_cache"]["n_experts"], 48);
+    assert!(report.contains("## Cache of experts"), "{report}");
+    assert!(!dry.join("plots/cache.png").exists());
+
+    // What cannot be cached is refused before anything runs.
+    let mut command = program("ab");
+    command.args(["--variant", "base+cache=1MiB", "--rpc", &worker.endpoint]);
+    outcome(command.arg("--out").arg(scratch.file("none")))
+        .failure(1, &["base+cache=1MiB", "no layer can be cached"]);
+}
+
+#[test]
 fn a_dry_run_loads_nothing() {
     let scratch = Scratch::new();
     let worker = crate::rpc::Worker::start(&scratch.file("cache"));

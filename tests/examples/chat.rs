@@ -71,7 +71,7 @@ fn one_reply_as_json() {
     assert!(report["time_per_output_token_ms"].as_f64().unwrap() > 0.0);
     assert_eq!(report["finish"], "length");
     assert_eq!(report["seed"], 7);
-    assert!(report["llama_cpp"].as_str().unwrap().starts_with("0.6"));
+    assert!(report["llama_cpp"].as_str().unwrap().starts_with("0.8"));
     let placement = &report["placement"];
     assert!(placement["memory"][0]["bytes"].as_u64().unwrap() > 0);
     assert_eq!(placement["rules"].as_array().unwrap().len(), 1);
@@ -279,4 +279,165 @@ fn control_c_stops_the_reply_and_not_the_program() {
     stdout.read_to_string(&mut rest).unwrap();
     assert!(process.wait().unwrap().success());
     assert!(rest.contains("aborted"), "{rest}");
+}
+
+/// The bundled model with all experts in system memory, and a worker as its device.
+#[cfg(feature = "rpc")]
+fn bundled_on(worker: &crate::rpc::Worker) -> assert_cmd::Command {
+    let mut command = program("chat");
+    command.args(["--cpu-moe", "--rpc", &worker.endpoint]);
+    command.args(["--temp", "0", "--threads", "1"]);
+    command
+}
+
+#[cfg(feature = "rpc")]
+const QUESTION: &str = "How do I keep the experts on the CPU?";
+
+#[test]
+#[cfg(feature = "rpc")]
+fn a_cache_of_experts_changes_no_text_and_has_hits() {
+    let dir = tempfile::tempdir().unwrap();
+    let worker = crate::rpc::Worker::start(&dir.path().join("cache"));
+    let talk = |args: &[&str]| {
+        let lines = format!("/stats\n{QUESTION}\n/stats\nWhat is a router?\n/stats\n/placement\n");
+        outcome(bundled_on(&worker).args(args).write_stdin(lines)).success()
+    };
+    let told = [
+        "cache", "prompt  ", "reply  ", "time ", "CPU", "RPC0", "rule", "load", "memory",
+    ];
+    let texts = |said: &str| -> Vec<String> {
+        let lines = said.lines();
+        let texts = lines.filter(|line| !told.iter().any(|start| line.starts_with(start)));
+        texts.map(str::to_owned).collect()
+    };
+    let without = talk(&[]);
+    assert!(!without.contains("cache"), "{without}");
+    for size in [["--moe-cache", "2MiB"], ["--moe-cache-mib", "2"]] {
+        let with = talk(&size);
+        assert_eq!(texts(&with), texts(&without));
+        let counts = |start: &str| -> Vec<(u64, u64)> {
+            let lines = with.lines().filter_map(|line| line.strip_prefix(start));
+            lines
+                .map(|line| {
+                    let (_, counts) = line.split_once('(').unwrap();
+                    let mut numbers = counts.split(' ').filter_map(|word| word.parse().ok());
+                    (numbers.next().unwrap(), numbers.next().unwrap())
+                })
+                .collect()
+        };
+        let (replies, sums) = (counts("cache, this reply "), counts("cache, since start "));
+        assert_eq!((replies.len(), sums.len()), (2, 2), "{with}");
+        assert!(replies[0].0 > 0 && replies[0].1 > 0, "{with}");
+        assert_eq!(replies[0], sums[0]);
+        assert_eq!(
+            sums[1],
+            (sums[0].0 + replies[1].0, sums[0].1 + replies[1].1)
+        );
+        assert!(with.contains("MiB uploaded"), "{with}");
+        // Of 48 experts some have no slot.
+        assert!(
+            with.contains(" of 48 experts of 6 layers, 1.9 MiB"),
+            "{with}"
+        );
+        assert!(!with.contains("larger than all experts"), "{with}");
+    }
+    let with = talk(&["--moe-cache", "2GiB"]);
+    assert_eq!(texts(&with), texts(&without));
+    let surplus = "the cache is larger than all experts: 4 MiB would do";
+    assert!(with.contains(surplus), "{with}");
+
+    let report = |args: &[&str]| {
+        let args = [&["--prompt", QUESTION, "--json"], args].concat();
+        json(outcome(bundled_on(&worker).args(args)))
+    };
+    assert_eq!(report(&[])["moe_cache"], Value::Null);
+    let cache = report(&["--moe-cache", "2MiB"])["moe_cache"].take();
+    assert_eq!(cache["size"], 2 << 20);
+    let number = |name: &str| cache[name].as_u64().unwrap();
+    assert!(number("hits") > 0 && number("bytes") <= 2 << 20, "{cache}");
+    let per_expert = cache["groups"][0]["bytes_per_expert"].as_u64().unwrap();
+    assert_eq!(number("uploaded_bytes"), number("misses") * per_expert);
+    let rate = number("hits") as f64 / (number("hits") + number("misses")) as f64;
+    assert!((cache["hit_rate"].as_f64().unwrap() - rate).abs() < 1e-9);
+}
+
+#[test]
+#[cfg(feature = "rpc")]
+fn a_cache_that_cannot_be_says_what_would_work() {
+    let ask = ["--prompt", QUESTION, "--cpu-moe"];
+    let without_device = [&ask[..], &["--device", "none", "--moe-cache", "2MiB"]].concat();
+    programs::run("chat", without_device).failure(1, &["needs a GPU"]);
+    programs::run("simple", ["hello", "--moe-cache-mib", "x"]).failure(2, &["--moe-cache-mib"]);
+    let both = [&ask[..], &["--moe-cache", "1MiB", "--moe-cache-mib", "1"]].concat();
+    programs::run("chat", both).failure(2, &["--moe-cache", "--moe-cache-mib"]);
+
+    let dir = tempfile::tempdir().unwrap();
+    let worker = crate::rpc::Worker::start(&dir.path().join("cache"));
+    let small = ["--prompt", QUESTION, "--moe-cache", "1KiB"];
+    outcome(bundled_on(&worker).args(small)).failure(1, &["1024 bytes", "the least that works"]);
+    // Without a rule the experts are on the device.
+    let args = [
+        "--rpc",
+        &worker.endpoint,
+        "--prompt",
+        "hi",
+        "--moe-cache",
+        "2MiB",
+    ];
+    programs::run("chat", args).failure(1, &["no layer can be cached", "with_cpu_moe_all"]);
+}
+
+#[test]
+#[cfg(feature = "rpc")]
+fn a_plan_reserves_the_cache() {
+    let dir = tempfile::tempdir().unwrap();
+    let worker = crate::rpc::Worker::start(&dir.path().join("cache"));
+    let cached = |budget: &str, args: &[&str]| {
+        let mut command = program("chat");
+        command.args(["--rpc", &worker.endpoint, "--vram-budget", budget]);
+        command.args(["--moe-cache", "1MiB", "--ctx", "256", "--threads", "1"]);
+        command.args(["--prompt", "hi", "-n", "4", "--temp", "0", "--json"]);
+        let outcome = outcome(command.args(args));
+        (outcome.stderr.clone(), json(outcome))
+    };
+    let svg = dir.path().join("placement.svg");
+    let (plan, report) = cached("7MiB", &["--svg", svg.to_str().unwrap()]);
+    assert!(plan.contains("cache on RPC0"), "{plan}");
+    let cache = &report["moe_cache"];
+    assert_eq!(cache["size"], 1 << 20);
+    assert!(cache["groups"][0]["n_slots"].as_u64() > Some(0), "{cache}");
+    let picture = fs::read_to_string(svg).unwrap();
+    assert!(picture.contains("Cache of experts on RPC0"), "{picture}");
+    // All experts are on the device: the cache is left out, and that is reported.
+    let (plan, report) = cached("1GiB", &[]);
+    assert!(plan.contains("no cache of experts"), "{plan}");
+    assert_eq!(report["moe_cache"], Value::Null);
+
+    let json = |args: &[&str]| -> Value {
+        let rpc = [
+            "--rpc",
+            &worker.endpoint,
+            "--ctx",
+            "256",
+            "--json",
+            "--no-limits",
+        ];
+        let said = programs::run("plan", [&rpc[..], args].concat()).success();
+        serde_json::from_str(&said).unwrap()
+    };
+    let plan = json(&["--budget", "7MiB", "--moe-cache-mib", "1"]);
+    assert_eq!(plan["moe_cache"]["size"], 1 << 20);
+    assert_eq!(plan["moe_cache_left_out"], false);
+    assert_eq!(plan["devices"][0]["moe_cache"], plan["moe_cache"]["bytes"]);
+    assert!(
+        plan["command_line"]
+            .as_str()
+            .unwrap()
+            .contains("--moe-cache-mib 1")
+    );
+    let plan = json(&["--budget", "1GiB", "--moe-cache-mib", "1"]);
+    assert_eq!(
+        (&plan["moe_cache"], &plan["moe_cache_left_out"]),
+        (&Value::Null, &Value::Bool(true))
+    );
 }

@@ -4,10 +4,8 @@
 pub mod decode;
 pub mod gguf;
 pub mod layouts;
-pub mod log;
 pub mod others;
 pub mod peculiar;
-pub mod random_rules;
 pub mod raw;
 pub mod sparse;
 #[cfg(feature = "rpc")]

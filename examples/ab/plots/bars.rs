@@ -3,11 +3,11 @@
 use llama_moe::measure::Series;
 
 use super::canvas::{Anchor, Canvas, GREY, LINE, MARGIN, PALE, TEXT, WIDTH, shorten, width};
-use super::look::{BAR, PARTS, textures};
+use super::look::{BAR, CACHE_PART, PARTS, textures};
 use super::scale::Scale;
 use super::{Plot, decode_length, repetitions};
 use crate::results::{Results, VariantResults};
-use crate::summary::{Figure, breakdowns, has_device, is_dry_run, split, why_empty};
+use crate::summary::{Figure, breakdowns, has_device, has_moe_cache, is_dry_run, split, why_empty};
 use crate::units::{scaled, spread};
 
 const BAR_HEIGHT: f64 = 36.0;
@@ -27,7 +27,7 @@ struct Bar<'a> {
 /// Memory: the devices' where there is one, else the system's.
 pub fn memory(results: &Results) -> Option<Plot> {
     let is_host = !has_device(results);
-    let of = |variant, part: fn([f64; 3]) -> f64| {
+    let of = |variant, part: fn([f64; 4]) -> f64| {
         let breakdowns = breakdowns(results, variant).into_iter();
         Series::new(breakdowns.map(|breakdown| part(split(breakdown, is_host)))).ok()
     };
@@ -43,9 +43,10 @@ pub fn memory(results: &Results) -> Option<Plot> {
         .variants
         .iter()
         .map(|variant| {
-            let parts: [fn([f64; 3]) -> f64; 3] = [
+            let parts: [fn([f64; 4]) -> f64; 4] = [
                 |[model, ..]| model,
-                |[_, kv, _]| kv,
+                |[_, kv, ..]| kv,
+                |[_, _, cache, _]| cache,
                 |[.., compute]| compute,
             ];
             let mean = |part| of(variant, part).map_or(0.0, |part| part.mean() / unit);
@@ -68,7 +69,7 @@ pub fn memory(results: &Results) -> Option<Plot> {
         repetitions(bars.iter().filter_map(|bar| bar.total.as_ref()))
     };
     let mut canvas = Canvas::new(title, &format!("{name}, llama.cpp's count, {whose}, {n}"));
-    legend(&mut canvas);
+    legend(&mut canvas, has_moe_cache(results));
     draw(&mut canvas, &bars);
     Some(Plot {
         name: "memory",
@@ -105,10 +106,17 @@ pub fn decode(results: &Results) -> Option<Plot> {
     })
 }
 
-fn legend(canvas: &mut Canvas) {
+fn legend(canvas: &mut Canvas, has_cache: bool) {
     let mut x = MARGIN;
-    let y = canvas.y;
-    for (name, fill) in PARTS {
+    for (index, (name, fill)) in PARTS.into_iter().enumerate() {
+        if index == CACHE_PART && !has_cache {
+            continue;
+        }
+        if x + 40.0 + width(name, TEXT) > WIDTH - MARGIN {
+            x = MARGIN;
+            canvas.y += LINE;
+        }
+        let y = canvas.y;
         canvas.add(&format!(
             r##"<rect x="{x:.1}" y="{y:.1}" width="30" height="24" fill="{fill}" stroke="#222222"/>"##
         ));

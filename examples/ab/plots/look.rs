@@ -133,12 +133,16 @@ impl Look {
     }
 }
 
-/// How the parts of a stacked bar are filled: model, KV cache, compute.
-pub const PARTS: [(&str, &str); 3] = [
+/// How the parts of a stacked bar are filled: model, KV cache, cache of experts, compute.
+pub const PARTS: [(&str, &str); 4] = [
     ("model", BLUE),
     ("KV cache", "url(#ab-kv)"),
+    ("expert cache", "url(#ab-cache)"),
     ("compute", "url(#ab-compute)"),
 ];
+
+/// The place of the cache of experts among [`PARTS`].
+pub const CACHE_PART: usize = 2;
 
 /// The textures that [`PARTS`] names.
 pub fn textures() -> String {
@@ -150,7 +154,10 @@ pub fn textures() -> String {
     let lines =
         r##"<path d="M-3,3 L3,-3 M0,12 L12,0 M9,15 L15,9" stroke="#000000" stroke-width="2"/>"##;
     let dots = r##"<circle cx="3" cy="3" r="2" fill="#ffffff"/><circle cx="9" cy="9" r="2" fill="#ffffff"/>"##;
-    texture("ab-kv", ORANGE, lines) + &texture("ab-compute", GREEN, dots)
+    let grid = r##"<path d="M0,6 L12,6 M6,0 L6,12" stroke="#000000" stroke-width="1.5"/>"##;
+    texture("ab-kv", ORANGE, lines)
+        + &texture("ab-cache", PURPLE, grid)
+        + &texture("ab-compute", GREEN, dots)
 }
 
 /// The fill of bars that are of one kind.

@@ -33,7 +33,8 @@ fn has_letters(plot: &Plot) -> bool {
 fn every_picture_is_made_and_has_its_text() {
     let plots = all(&fixture::results());
     let names: Vec<&str> = plots.iter().map(|plot| plot.name).collect();
-    assert_eq!(names, NAMES);
+    // Without a cache of experts there is no picture of one.
+    assert_eq!(names, NAMES[..5]);
     assert!(has_letters(&plots[1]));
     for plot in &plots {
         check(plot);
@@ -46,7 +47,7 @@ fn one_variant_and_many_fit() {
     for count in [1, 8, 20] {
         let results = fixture::with_variants(count, |index| format!("n-cpu-moe={index}"));
         let plots = all(&results);
-        assert_eq!(plots.len(), NAMES.len());
+        assert_eq!(plots.len(), NAMES.len() - 1);
         plots.iter().for_each(check);
     }
 }
@@ -104,6 +105,39 @@ fn without_a_device_it_is_the_systems_memory_and_there_is_no_trade_off() {
     assert_eq!(plots[0].title, "System memory per variant");
     assert!(plots.iter().all(|plot| plot.name != "tradeoff"));
     plots.iter().for_each(check);
+}
+
+#[test]
+fn the_decode_rate_is_drawn_against_the_size_of_the_cache() {
+    let mut results = fixture::with_caches();
+    let plots = all(&results);
+    plots.iter().for_each(check);
+    let names: Vec<&str> = plots.iter().map(|plot| plot.name).collect();
+    assert_eq!(names, NAMES);
+    let [memory, .., cache] = plots.as_slice() else {
+        panic!("{names:?}");
+    };
+    assert!(memory.svg.contains("expert cache"), "{}", memory.svg);
+    for part in ["cpu-moe+cache=64MiB", "MiB on devices", "half the experts"] {
+        assert!(cache.svg.contains(part), "{part}: {}", cache.svg);
+    }
+    assert!(!cache.svg.contains("equal"), "{}", cache.svg);
+    // A plan without a cache for the same budget as each plan with one.
+    results.variants[1].rules = "plan=8GiB".to_owned();
+    for variant in &mut results.variants {
+        if variant.moe_cache.is_some() {
+            variant.rules = "plan=8GiB+cache=64MiB".to_owned();
+        }
+    }
+    let plots = all(&results);
+    let cache = plots.iter().find(|plot| plot.name == "cache").unwrap();
+    assert!(cache.svg.contains("equal"), "{}", cache.svg);
+    // A variant that failed is named.
+    fixture::fail(results.variants.last_mut().unwrap());
+    let plots = all(&results);
+    plots.iter().for_each(check);
+    let cache = plots.iter().find(|plot| plot.name == "cache").unwrap();
+    assert!(cache.svg.contains("failed: out"), "{}", cache.svg);
 }
 
 #[test]

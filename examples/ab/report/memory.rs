@@ -13,7 +13,15 @@ use crate::units::{NOT_MEASURED, mib, spread};
 /// What llama.cpp counts where nothing is loaded.
 pub fn before_loading(results: &Results) -> String {
     let mut table = Table::with_names(
-        &["variant", "buffer type", "model", "KV", "compute", "sum"],
+        &[
+            "variant",
+            "buffer type",
+            "model",
+            "KV",
+            "expert cache",
+            "compute",
+            "sum",
+        ],
         2,
     );
     let mut entries = 0;
@@ -26,6 +34,7 @@ pub fn before_loading(results: &Results) -> String {
                 code(&split.buffer),
                 exact(split.model),
                 exact(split.context),
+                exact(split.moe_cache),
                 exact(split.compute),
                 exact(split.total()),
             ]);
@@ -42,8 +51,8 @@ pub fn before_loading(results: &Results) -> String {
 
 /// Device memory, in three ways.
 pub fn devices(results: &Results) -> String {
-    let mut out = "## Device memory\n\nIn MiB (2²⁰ bytes), mean ± σ. *Model*, *KV* and *compute* are \
-                   llama.cpp's own count of what it asked for. *Taken* is what the device's free \
+    let mut out = "## Device memory\n\nIn MiB (2²⁰ bytes), mean ± σ. *Model*, *KV*, *expert cache* and \
+                   *compute* are llama.cpp's own count of what it asked for. *Taken* is what the device's free \
                    memory fell by, from before the load to after the last run, and *peak* the most \
                    that a reading found until all was warm, or after it: both have what the driver \
                    and its libraries keep beside it (*beyond*: taken less llama.cpp's sum), and what \
@@ -52,7 +61,17 @@ pub fn devices(results: &Results) -> String {
                    none of them.\n\n"
         .to_owned();
     let head = [
-        "variant", "device", "N", "model", "KV", "compute", "sum", "taken", "peak", "beyond",
+        "variant",
+        "device",
+        "N",
+        "model",
+        "KV",
+        "expert cache",
+        "compute",
+        "sum",
+        "taken",
+        "peak",
+        "beyond",
     ];
     let mut table = Table::with_names(&head, 2);
     let mut any = false;
@@ -78,6 +97,7 @@ pub fn devices(results: &Results) -> String {
                 done(variant).count().to_string(),
                 in_mib(entry(|split| split.model)),
                 in_mib(entry(|split| split.context)),
+                in_mib(entry(|split| split.moe_cache)),
                 in_mib(entry(|split| split.compute)),
                 in_mib(series(variant, |measured| Some(sum(measured)))),
                 in_mib(series(variant, taken)),
@@ -118,7 +138,15 @@ pub fn host(results: &Results) -> String {
 
 fn host_buffers(results: &Results) -> String {
     let mut table = Table::with_names(
-        &["variant", "buffer type", "N", "model", "KV", "compute"],
+        &[
+            "variant",
+            "buffer type",
+            "N",
+            "model",
+            "KV",
+            "expert cache",
+            "compute",
+        ],
         2,
     );
     for variant in &results.variants {
@@ -143,6 +171,7 @@ fn host_buffers(results: &Results) -> String {
                 done(variant).count().to_string(),
                 part(|split| split.model),
                 part(|split| split.context),
+                part(|split| split.moe_cache),
                 part(|split| split.compute),
             ]);
         }

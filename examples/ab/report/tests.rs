@@ -71,16 +71,42 @@ fn a_dry_run_has_memory_alone() {
     let memory = section(&report, "## Memory before loading");
     assert_eq!(
         row(memory, "base")[1..],
-        ["`CPU`", "10.0", "0.0", "1.0", "11.0"]
+        ["`CPU`", "10.0", "0.0", "0.0", "1.0", "11.0"]
     );
     assert!(
-        memory.contains("| `GPU0` | 100.0 | 20.0 | 30.0 | 150.0 |"),
+        memory.contains("| `GPU0` | 100.0 | 20.0 | 0.0 | 30.0 | 150.0 |"),
         "{memory}"
     );
     assert!(
         !report.contains("## Speed") && !report.contains("N = "),
         "{report}"
     );
+}
+
+#[test]
+fn the_cache_of_experts_has_a_section_where_there_is_one() {
+    assert!(!of(&fixture::results()).contains("## Cache of experts"));
+    let report = of(&fixture::with_caches());
+    let cache = section(&report, "## Cache of experts");
+    let name = "cpu-moe+cache=64MiB";
+    assert_eq!(row(cache, name)[1..], ["64.0", "64.0", "8", "48", "16.7 %"]);
+    assert!(
+        cache.contains("1 layer is not cached; layer 0 is on the CPU"),
+        "{cache}"
+    );
+    let runs = &cache[cache.find("hit rate").unwrap()..];
+    assert_eq!(
+        row(runs, name)[1..],
+        ["16", "3", "30 ± 0", "30 ± 0", "70 ± 0", "70 ± 0"]
+    );
+    let memory = section(&report, "## Device memory");
+    assert!(
+        row(memory, name)
+            .iter()
+            .any(|cell| cell.starts_with("64.0")),
+        "{memory}"
+    );
+    assert!(report.contains("(plots/cache.png)"));
 }
 
 #[test]
@@ -98,7 +124,7 @@ fn numbers_are_those_of_the_file() {
     assert_eq!(
         memory[2..],
         [
-            "3", "400 ± 0", "6 ± 0", "16 ± 0", "422 ± 0", "462 ± 0", "470 ± 0", "40 ± 0"
+            "3", "400 ± 0", "6 ± 0", "0 ± 0", "16 ± 0", "422 ± 0", "462 ± 0", "470 ± 0", "40 ± 0"
         ]
     );
     let ceilings = section(&report, "### Against the ceiling");

@@ -55,6 +55,16 @@ impl MoeCacheCounts {
         }
     }
 
+    /// Both together.
+    #[cfg(feature = "engine")]
+    fn plus(self, other: Self) -> Self {
+        Self {
+            hits: self.hits + other.hits,
+            misses: self.misses + other.misses,
+            uploaded_bytes: self.uploaded_bytes + other.uploaded_bytes,
+        }
+    }
+
     /// What was counted since `earlier`.
     fn since(self, earlier: Self) -> Self {
         Self {
@@ -84,6 +94,17 @@ impl MoeCacheStats {
             large: self.large.since(earlier.large),
             copied_experts: self.copied_experts.saturating_sub(earlier.copied_experts),
             copied_bytes: self.copied_bytes.saturating_sub(earlier.copied_bytes),
+        }
+    }
+
+    /// What two caches did together, such as those of a context and of the one in its place.
+    #[cfg(feature = "engine")]
+    pub(crate) fn plus(&self, other: &Self) -> Self {
+        Self {
+            small: self.small.plus(other.small),
+            large: self.large.plus(other.large),
+            copied_experts: self.copied_experts + other.copied_experts,
+            copied_bytes: self.copied_bytes + other.copied_bytes,
         }
     }
 }
@@ -153,5 +174,35 @@ impl Context {
         }
         self.moe_cache = Some(layout);
         Ok(())
+    }
+}
+
+#[cfg(all(test, feature = "engine"))]
+mod tests {
+    use super::{MoeCacheCounts, MoeCacheStats};
+
+    #[test]
+    fn what_came_later_is_the_sum_less_what_came_before() {
+        let counts = |hits, misses| MoeCacheCounts {
+            hits,
+            misses,
+            uploaded_bytes: 10 * misses,
+        };
+        let before = MoeCacheStats {
+            small: counts(3, 1),
+            large: counts(0, 4),
+            copied_experts: 2,
+            copied_bytes: 20,
+        };
+        let later = MoeCacheStats {
+            small: counts(1, 1),
+            ..MoeCacheStats::default()
+        };
+        let both = before.plus(&later);
+        assert_eq!(both.total(), counts(4, 6));
+        assert_eq!(both.since(&before), later);
+        assert_eq!(both.copied_bytes, 20);
+        // A context that is younger than the earlier look has less, never a negative number.
+        assert_eq!(later.since(&both), MoeCacheStats::default());
     }
 }

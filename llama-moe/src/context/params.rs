@@ -460,6 +460,10 @@ impl ContextParams {
         self.moe_cache_size
     }
 
+    pub(crate) fn returns_embeddings(&self) -> bool {
+        self.settings.embeddings
+    }
+
     pub(crate) fn n_ctx(&self) -> u32 {
         self.settings.n_ctx
     }

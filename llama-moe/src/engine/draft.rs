@@ -5,6 +5,7 @@ use super::error::EngineError;
 use crate::context::{AbortToken, Context, ContextParams};
 use crate::error::{Error, Result};
 use crate::model::{Model, Token, TokenAttr, Vocab};
+use crate::placement::MoeCacheError;
 
 /// Tokens of answers in a step that drafts, at most, guessed ones included: it is not to take much
 /// longer than a step without.
@@ -60,7 +61,7 @@ impl DraftParams {
     ///
     /// The engine itself says how many sequences and outputs there are, that they share a buffer,
     /// that layers with sliding-window attention keep all positions, and which abort token the
-    /// context looks at.
+    /// context looks at. A cache of experts is refused: [`MoeCacheError::Draft`].
     pub fn with_context(mut self, context: ContextParams) -> Self {
         self.context = Some(context);
         self
@@ -74,6 +75,10 @@ impl DraftParams {
                 value: self.n_draft.to_string(),
                 reason: format!("it is a number from 1 to {}", STEP_TOKENS - 1),
             });
+        }
+        let has_cache = |context: &ContextParams| context.moe_cache_size() > 0;
+        if self.context.as_ref().is_some_and(has_cache) {
+            return Err(MoeCacheError::Draft.into());
         }
         if self.model.has_encoder() {
             return Err(EngineError::DraftEncodes.into());

@@ -82,6 +82,7 @@ impl Embedder {
                 .with_n_seq_max(n_seq_max)
                 .with_kv_unified(true)
                 .with_n_outputs_max(0)
+                .with_moe_cache_size(0)
                 .with_embeddings(true)
                 .with_pooling_type(pooling),
             context: None,

@@ -19,6 +19,7 @@ use crate::chat::{ChatTemplate, Message, RenderOptions};
 use crate::context::{AbortToken, Context, MemoryError};
 use crate::error::{Error, Result};
 use crate::model::{Model, Vocab};
+use crate::placement::MoeCacheLayout;
 
 /// Answers many requests at a time, on a thread of its own that owns a context.
 ///
@@ -42,6 +43,8 @@ impl Engine {
     /// [`EngineError::EncoderDecoder`] for such a model; [`EngineError::DraftVocabulary`],
     /// [`EngineError::DraftEncodes`], [`EngineError::DraftNotTakenBack`] for a draft that does not
     /// suit the model, and [`EngineError::EncodesOnly`] for a model that a draft is of no use to;
+    /// [`MoeCacheError::Draft`](crate::MoeCacheError::Draft) for a draft's context with a cache of
+    /// experts;
     /// what [`Model::context`] returns; [`EngineError::Compute`] if the thread cannot be started.
     pub fn new(model: &Model, params: EngineParams) -> Result<Self> {
         let mut settings = params.settle(model)?;
@@ -61,6 +64,9 @@ impl Engine {
                 .as_ref()
                 .map(|context| n_ctx_per_request(context, &settings)),
             settings.embed_tokens as usize,
+            context
+                .as_ref()
+                .and_then(|context| context.moe_cache().cloned()),
             abort,
         ));
         let template = OnceLock::new();
@@ -112,6 +118,13 @@ impl Engine {
     #[must_use]
     pub fn embed_tokens(&self) -> usize {
         self.0.shared.embed_tokens
+    }
+
+    /// What the cache of experts holds; `None` without a cache. [`EngineStats::moe_cache`] says
+    /// what it did.
+    #[must_use]
+    pub fn moe_cache(&self) -> Option<&MoeCacheLayout> {
+        self.0.shared.moe_cache.as_ref()
     }
 
     /// What it has done and does.

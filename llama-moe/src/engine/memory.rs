@@ -3,7 +3,7 @@
 use super::error::EngineError;
 use super::prefix::Place;
 use super::sharing::Sharing;
-use crate::context::{Batch, Context, ContextParams, Pos, SeqId};
+use crate::context::{Batch, Context, ContextParams, MoeCacheStats, Pos, SeqId};
 use crate::error::Result;
 use crate::model::{Model, Token};
 
@@ -69,6 +69,10 @@ pub(super) struct SlotMemory {
     is_state: bool,
     kv_unified: bool,
     n_rebuilt: u64,
+    /// What the caches of experts of earlier contexts did.
+    earlier_caches: MoeCacheStats,
+    /// What the context's cache did when it was last looked at.
+    cache: MoeCacheStats,
 }
 
 impl SlotMemory {
@@ -86,6 +90,8 @@ impl SlotMemory {
             is_state: model.is_recurrent() || model.is_hybrid(),
             kv_unified,
             n_rebuilt: 0,
+            earlier_caches: MoeCacheStats::default(),
+            cache: MoeCacheStats::default(),
             params,
             context: Some(context),
         }
@@ -103,11 +109,27 @@ impl SlotMemory {
     pub(super) fn rebuild(&mut self, model: &Model) -> Result<()> {
         self.held.iter_mut().for_each(Vec::clear);
         self.sharing = Sharing::new(self.held.len());
+        self.earlier_caches = self.earlier_caches.plus(&self.cache);
+        self.cache = MoeCacheStats::default();
         // There need not be room for both at a time.
         self.context = None;
         self.context = Some(model.context(self.params.clone())?);
         self.n_rebuilt += 1;
         Ok(())
+    }
+
+    /// What the cache of experts did, in earlier contexts too; `None` without a cache.
+    ///
+    /// A context that cannot be used any more is not asked again: what it did until then stays.
+    pub(super) fn moe_cache_stats(&mut self) -> Option<MoeCacheStats> {
+        if self.params.moe_cache_size() == 0 {
+            return None;
+        }
+        let context = self.context.as_mut();
+        if let Some(Ok(Some(stats))) = context.map(Context::moe_cache_stats) {
+            self.cache = stats;
+        }
+        Some(self.earlier_caches.plus(&self.cache))
     }
 
     /// How many times there was another context.

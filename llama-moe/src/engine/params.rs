@@ -61,7 +61,9 @@ impl EngineParams {
     /// fewer if the model was trained with fewer.
     ///
     /// The engine itself says how many sequences and outputs there are, whether they share a
-    /// buffer, and which abort token the context looks at.
+    /// buffer, and which abort token the context looks at. A [cache of
+    /// experts](ContextParams::with_moe_cache_size) is for answers alone: texts are embedded
+    /// without one.
     pub fn with_context(mut self, context: ContextParams) -> Self {
         self.context = Some(context);
         self

@@ -100,10 +100,11 @@ impl Scheduler {
     }
 
     /// What there is now.
-    pub(super) fn count(&self, stats: &mut EngineStats) {
+    pub(super) fn count(&mut self, stats: &mut EngineStats) {
         stats.slots_busy = self.answers.iter().flatten().count();
         stats.n_ctx = self.memory.n_ctx();
         stats.kv_used = self.memory.used();
+        stats.moe_cache = self.memory.moe_cache_stats();
     }
 
     /// Ends the streams of the requests that are over.

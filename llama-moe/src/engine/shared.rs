@@ -8,6 +8,7 @@ use super::inbox::Inbox;
 use super::stats::EngineStats;
 use crate::context::AbortToken;
 use crate::model::Model;
+use crate::placement::MoeCacheLayout;
 
 /// What an engine's handles and its thread share.
 pub(super) struct Shared {
@@ -19,6 +20,8 @@ pub(super) struct Shared {
     pub(super) n_ctx_per_request: Option<usize>,
     /// Tokens that a text to embed can have.
     pub(super) embed_tokens: usize,
+    /// What the cache of experts holds; `None` without a cache.
+    pub(super) moe_cache: Option<MoeCacheLayout>,
     /// Ends the step that is being computed.
     pub(super) abort: AbortToken,
     /// As the thread left them after its last step.
@@ -35,6 +38,7 @@ impl Shared {
         slots: u32,
         n_ctx_per_request: Option<usize>,
         embed_tokens: usize,
+        moe_cache: Option<MoeCacheLayout>,
         abort: AbortToken,
     ) -> Self {
         Self {
@@ -43,6 +47,7 @@ impl Shared {
             slots,
             n_ctx_per_request,
             embed_tokens,
+            moe_cache,
             abort,
             stats: Mutex::default(),
             refused: AtomicU64::new(0),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::clock::Stopwatch;
+use crate::context::MoeCacheStats;
 
 /// What an engine has done since it was made, and what it does now.
 ///
@@ -53,6 +54,9 @@ pub struct EngineStats {
     /// Times that an answer had to give up its place in the memory to others, and was
     /// computed anew later.
     pub preempted: u64,
+    /// What the cache of experts did; `None` without a cache. A context that is made anew goes on
+    /// with the counts of the one before.
+    pub moe_cache: Option<MoeCacheStats>,
     /// Time spent in computations, those of a draft included.
     pub time_computing: Duration,
     /// Time spent choosing tokens: in llama.cpp's samplers, and in those of the requests.

@@ -153,7 +153,7 @@ impl Worker {
     /// Tells what there is now.
     fn count(&mut self) {
         let mut n_running = self.embedder.n_running();
-        if let Some(scheduler) = &self.scheduler {
+        if let Some(scheduler) = &mut self.scheduler {
             scheduler.count(&mut self.stats);
             n_running += scheduler.n_running();
         }

@@ -204,16 +204,21 @@ pub struct MemorySplit {
     pub model: u64,
     /// The context's memory: the KV cache.
     pub context: u64,
+    /// The cache of experts; on the CPU the tables that say where each expert is. 0 in files that
+    /// are older than such caches.
+    #[serde(default)]
+    pub moe_cache: u64,
     /// Buffers for computing.
     pub compute: u64,
 }
 
 impl MemorySplit {
-    /// All three together.
+    /// All of it, in bytes.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.model
             .saturating_add(self.context)
+            .saturating_add(self.moe_cache)
             .saturating_add(self.compute)
     }
 }
@@ -226,6 +231,7 @@ impl From<&MemoryEntry> for MemorySplit {
             is_host: entry.is_host,
             model: entry.model,
             context: entry.context,
+            moe_cache: entry.moe_cache,
             compute: entry.compute,
         }
     }

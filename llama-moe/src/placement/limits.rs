@@ -5,11 +5,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Plan, Preview};
+use super::{MoeCacheLayout, Plan, Preview};
 use crate::gguf::Role;
 
 /// Tokens in a batch from which on llama.cpp has a GPU compute with weights in system memory.
 const STREAMED_FROM: u32 = 32;
+
+/// Tokens in the largest micro-batch that a cache of experts serves.
+const MOST_CACHED: u32 = 32;
 
 /// Upper bounds of a placement's speed, from how fast the weights that are in system memory can
 /// be read. What is measured later is lower: published figures reach 0.3 to 0.5 of the decode
@@ -23,7 +26,8 @@ pub struct Limits {
     /// Tokens of a prompt that are computed at once, 1 at least.
     pub n_ubatch: u32,
     /// Tokens per second of one sequence: each reads the experts it uses, and whatever else is
-    /// in system memory. `None` where nothing is.
+    /// in system memory. `None` where nothing is. Experts of layers with a cache count as cached
+    /// all: how many are is not known.
     pub decode: Option<f64>,
     /// Tokens per second of a prompt in pieces of `n_ubatch` tokens, which together read most
     /// experts once if all are used alike: a router with favourites reads fewer. `None` as above.
@@ -57,40 +61,46 @@ impl Preview {
     /// number there are none.
     #[must_use]
     pub fn limits(&self, n_ubatch: u32, host_bandwidth: f64) -> Limits {
+        self.limits_beside(None, n_ubatch, host_bandwidth)
+    }
+
+    fn limits_beside(
+        &self,
+        cache: Option<&MoeCacheLayout>,
+        n_ubatch: u32,
+        host_bandwidth: f64,
+    ) -> Limits {
         let n_ubatch = n_ubatch.max(1);
-        let used = match self.moe() {
-            Some(moe) if moe.n_expert > 0 => {
-                (f64::from(moe.n_expert_used) / f64::from(moe.n_expert)).min(1.0)
-            }
-            _ => 1.0,
-        };
-        let experts = self.host_bytes_of_experts() as f64;
+        let used = self.share_used();
         let others = self.host_bytes_of_layers() as f64;
-        let time = |share: f64| (experts * share + others) / host_bandwidth;
+        let not_cached = self.host_bytes_of_experts(cache) as f64;
+        // Pieces that are too large for the cache take from it what it holds.
+        let experts = self.host_bytes_of_experts(None) as f64;
+        let held = cache.map_or(0, MoeCacheLayout::bytes) as f64;
         let per_second = |tokens: f64, time: f64| {
             let is_bound = host_bandwidth > 0.0 && time > 0.0 && time.is_finite();
             is_bound.then(|| tokens / time)
         };
         let n_tokens = f64::from(n_ubatch);
+        let in_pieces = if n_ubatch <= MOST_CACHED {
+            not_cached
+        } else {
+            (experts - held).max(not_cached)
+        };
+        let time = |experts: f64, share: f64| (experts * share + others) / host_bandwidth;
         let seen = 1.0 - (1.0 - used).powf(n_tokens);
         Limits {
             host_bandwidth,
             n_ubatch,
-            decode: per_second(1.0, time(used)),
-            prefill: per_second(n_tokens, time(seen)),
+            decode: per_second(1.0, time(not_cached, used)),
+            prefill: per_second(n_tokens, time(in_pieces, seen)),
         }
-    }
-
-    fn host_bytes_of_experts(&self) -> u64 {
-        let in_host = self.tensors().iter().filter(|tensor| tensor.is_host);
-        let experts = in_host.filter(|tensor| tensor.role == Role::RoutedExpert);
-        experts.map(|tensor| tensor.bytes).sum()
     }
 
     /// Bytes in system memory that every token reads, routed experts apart. Embeddings are there
     /// always, but only a row of them is read, unless they are the output too. Blocks that
     /// predict further tokens are read when somebody asks for those.
-    fn host_bytes_of_layers(&self) -> u64 {
+    pub(super) fn host_bytes_of_layers(&self) -> u64 {
         let tensors = self.tensors();
         let is_output = |name: &str| name == "output.weight";
         let has_output = tensors.iter().any(|tensor| is_output(&tensor.name));
@@ -112,10 +122,11 @@ impl Preview {
 
 impl Plan {
     /// The bounds of its [preview](Self::preview), for prompts in the pieces that the plan has
-    /// room for: see [`Preview::limits`].
+    /// room for, with its cache of experts: see [`Preview::limits`].
     #[must_use]
     pub fn limits(&self, host_bandwidth: f64) -> Limits {
-        self.preview().limits(self.n_ubatch(), host_bandwidth)
+        let (preview, n_ubatch) = (self.preview(), self.n_ubatch());
+        preview.limits_beside(self.moe_cache(), n_ubatch, host_bandwidth)
     }
 }
 

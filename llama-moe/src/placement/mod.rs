@@ -74,7 +74,10 @@ pub use moe_cache::{MoeCacheError, MoeCacheGroup, MoeCacheLayout, MoeCacheObstac
 pub use overrides::{OverrideError, TensorOverrides};
 pub use pattern::{Pattern, PatternError};
 pub use picture::{Picture, PictureCell};
-pub use plan::{Budget, MemoryUse, Plan, PlanError, PlannedMemory, Planner};
+pub use plan::{
+    Bandwidths, Budget, DecodeForecast, HitRates, MemoryUse, Plan, PlanError, PlannedMemory,
+    Planner,
+};
 pub use preview::{Preview, TensorPreview};
 pub use report::{MemoryKind, Placement, PlacementSum, TensorPlacement};
 pub use rule::{Rule, Target};

@@ -2,6 +2,8 @@
 
 mod answers;
 mod errors;
+#[cfg(all(unix, feature = "rpc"))]
+mod expert_cache;
 mod faults;
 mod http;
 mod load;

@@ -51,6 +51,7 @@ impl Rig {
             settings.slots,
             Some(512),
             settings.embed_tokens as usize,
+            None,
             AbortToken::new(),
         ));
         let settings = Settings {

@@ -10,6 +10,9 @@ use crate::error::Result;
 /// Sizes from here on are treated alike: they hold all experts of any model.
 const MAX_SIZE: u64 = 1 << 62;
 
+/// How the CPU's memory aligns tensors.
+const HOST_ALIGNMENT: u64 = 32;
+
 /// What a cache of experts holds: its groups of layers, their slots, and the layers that cannot
 /// be cached.
 ///
@@ -139,6 +142,24 @@ impl MoeCacheLayout {
             .filter(|group| group.device_name == device_name)
             .map(|group| group.bytes)
             .sum()
+    }
+
+    /// Bytes of system memory for the tables that say in which slot each expert is: four for each
+    /// expert, each layer's table rounded up as the CPU's memory is.
+    pub(crate) fn host_bytes(&self) -> u64 {
+        let groups = self.groups.iter();
+        groups
+            .map(|group| {
+                let table = u64::from(group.n_expert) * size_of::<i32>() as u64;
+                group.layers.len() as u64 * table.next_multiple_of(HOST_ALIGNMENT)
+            })
+            .sum()
+    }
+
+    /// Whether a layer's experts are cached.
+    pub(crate) fn has_layer(&self, layer: u32) -> bool {
+        let mut groups = self.groups.iter();
+        groups.any(|group| group.layers.binary_search(&layer).is_ok())
     }
 
     /// Whether every expert of the cached layers has a slot: a larger size would gain nothing.

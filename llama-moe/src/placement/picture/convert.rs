@@ -1,8 +1,8 @@
 //! Pictures of what the crate knows: a file's header, a preview, a loaded model.
 
-use super::{Picture, PictureCell};
+use super::{Picture, PictureCell, text};
 use crate::gguf::{Header, Role, Value, block_of};
-use crate::placement::{Placement, Preview};
+use crate::placement::{MoeCacheLayout, Placement, Plan, Preview};
 
 /// The tensors of a file that is in no memory yet: areas only.
 impl From<&Header> for Picture {
@@ -20,8 +20,35 @@ impl From<&Header> for Picture {
 }
 
 impl Picture {
-    /// Where the tensors of a model will be, against where rules ask for them. A
-    /// [`Plan`](crate::placement::Plan) has a preview of itself. The header says its name.
+    /// Where a plan puts the tensors of a model, and on which devices its cache of experts is. The
+    /// header says its name.
+    #[must_use]
+    pub fn of_plan(plan: &Plan, header: &Header) -> Self {
+        let picture = Self::of_preview(plan.preview(), header);
+        match plan.moe_cache() {
+            Some(layout) => picture.with_moe_cache(layout),
+            None => picture,
+        }
+    }
+
+    /// With a note of the cache of experts on each device. A cache has copies of tensors that are
+    /// drawn where they are: in system memory.
+    #[must_use]
+    pub fn with_moe_cache(self, layout: &MoeCacheLayout) -> Self {
+        layout.groups().iter().fold(self, |picture, group| {
+            picture.with_note(format!(
+                "Cache of experts on {}: {} beside the weights, for {} of {} experts of {} layers",
+                group.device_name,
+                text::bytes(group.bytes.into()),
+                group.n_slots,
+                group.n_experts_total(),
+                group.layers.len()
+            ))
+        })
+    }
+
+    /// Where the tensors of a model will be, against where rules ask for them. The header says its
+    /// name.
     #[must_use]
     pub fn of_preview(preview: &Preview, header: &Header) -> Self {
         let cells = preview.tensors().iter().map(|tensor| {

@@ -44,7 +44,7 @@ pub(super) fn draw(picture: &Picture) -> String {
         body: String::new(),
         y: MARGIN,
     };
-    page.title(&picture.title);
+    page.title(&picture.title, &picture.notes);
     page.legend();
     page.chart();
     page.misplaced();
@@ -110,7 +110,7 @@ impl<'a> Page<'a> {
         ));
     }
 
-    fn title(&mut self, title: &str) {
+    fn title(&mut self, title: &str, notes: &[String]) {
         // Bold letters are wider.
         let short = text::shorten(title, TITLE * 1.12, WIDTH - 2.0 * MARGIN);
         self.add(format_args!(
@@ -123,6 +123,11 @@ impl<'a> Page<'a> {
         self.y += TITLE + 8.0;
         let summary = self.summary();
         self.text(MARGIN, self.y + FONT, FONT, Anchor::Start, GREY, &summary);
+        for note in notes {
+            self.y += LINE;
+            let note = text::shorten(note, FONT, WIDTH - 2.0 * MARGIN);
+            self.text(MARGIN, self.y + FONT, FONT, Anchor::Start, DARK, &note);
+        }
         self.y += FONT + 20.0;
     }
 

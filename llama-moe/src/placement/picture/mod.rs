@@ -22,7 +22,8 @@
 //! ```
 //!
 //! [`Picture::from`] shows a file's [`Header`](crate::gguf::Header), [`Picture::of_preview`] a
-//! [`Preview`](super::Preview) or a plan's, [`Picture::of_placement`] a loaded model.
+//! [`Preview`](super::Preview), [`Picture::of_plan`] a [`Plan`](super::Plan) with its cache of
+//! experts, [`Picture::of_placement`] a loaded model.
 //!
 //! # How to read it
 //!
@@ -47,6 +48,7 @@ use crate::gguf::Role;
 pub struct Picture {
     title: String,
     cells: Vec<PictureCell>,
+    notes: Vec<String>,
 }
 
 /// A tensor in a [`Picture`], or several that agree in all but their bytes.
@@ -81,7 +83,15 @@ impl Picture {
         Self {
             title: title.into(),
             cells: cells.into_iter().collect(),
+            notes: Vec::new(),
         }
+    }
+
+    /// With a line of text above the legend, for what takes memory and is no weight.
+    #[must_use]
+    pub fn with_note(mut self, note: impl Into<String>) -> Self {
+        self.notes.push(note.into());
+        self
     }
 
     /// With another title.

@@ -7,7 +7,8 @@ impl Plan {
     /// pasted into a POSIX shell: `-m 'model.gguf' -ngl 49 -ot '…=CPU' -c 8192`.
     ///
     /// Blocks for multi-token prediction ([`ModelParams::with_mtp`](crate::ModelParams::with_mtp))
-    /// are the one thing that llama.cpp has no such option for.
+    /// are the one thing that llama.cpp has no such option for. Its option for a cache of experts
+    /// counts in MiB: a size between two of them is rounded up.
     #[must_use]
     pub fn command_line(&self) -> String {
         let mut options = vec![

@@ -54,6 +54,25 @@ pub enum PlanError {
         /// What could be done.
         hint: String,
     },
+    /// A cache of experts that is more than a device has room for, beside what has to be there.
+    #[error(
+        "the cache of experts takes {} of {device}, and there is room for {}; short by {}{}",
+        mib(*.needed), mib(*.room), mib(*.short), smaller(*.largest)
+    )]
+    NoRoomForMoeCache {
+        /// The device.
+        device: String,
+        /// Bytes that the cache takes there.
+        needed: u64,
+        /// Bytes that attention, router, shared experts, KV cache and buffers to compute in leave
+        /// of the device's budget.
+        room: u64,
+        /// The difference.
+        short: u64,
+        /// The size of a cache that the devices have room for, in bytes; `None` if there is
+        /// none.
+        largest: Option<u64>,
+    },
     /// A context size to shrink to that is more than the one asked for.
     #[error("the smallest context ({min} tokens) is larger than the one asked for ({asked})")]
     MinContext {
@@ -62,6 +81,13 @@ pub enum PlanError {
         /// What was asked for.
         asked: u32,
     },
+}
+
+fn smaller(size: Option<u64>) -> String {
+    match size {
+        Some(size) => format!("; a cache of {size} bytes fits"),
+        None => "; plan without a cache, or free some of the device's memory".to_owned(),
+    }
 }
 
 fn mib(bytes: u64) -> String {

@@ -52,17 +52,18 @@ impl ExpertBlock {
     }
 }
 
-/// Fills `room`, bytes per device, with whole layers, then with single parts of others.
+/// Fills `room`, bytes per device, with whole layers, then with single parts of others, if layers
+/// may be split.
 ///
 /// Layers come from the last on, unless another choice of them leaves less of the room unused:
 /// quantised files have layers of two or three sizes.
-pub(super) fn fill(blocks: &BTreeMap<u32, ExpertBlock>, room: &[u64]) -> Filled {
+pub(super) fn fill(blocks: &BTreeMap<u32, ExpertBlock>, room: &[u64], may_split: bool) -> Filled {
     let mut filled = Filled::default();
     for (device, &room) in room.iter().enumerate() {
         let on_device = blocks.iter().rev();
         let on_device = on_device.filter(|(_, block)| block.device == device);
         let kinds = Kind::of(on_device.map(|(number, block)| (*number, block)));
-        best(&kinds, room).apply(&kinds, &mut filled);
+        best(&kinds, room, may_split).apply(&kinds, &mut filled);
     }
     filled
 }
@@ -140,14 +141,15 @@ impl Choice {
 }
 
 /// The choice that uses the most of the room; of equal ones, the first: layers from the last on.
-fn best(kinds: &[Kind<'_>], room: u64) -> Choice {
+fn best(kinds: &[Kind<'_>], room: u64, may_split: bool) -> Choice {
     let mut choices = vec![from_the_last(kinds, room)];
     let mut steps = MAX_STEPS;
     choose_whole(kinds, room, &mut Vec::new(), &mut choices, &mut steps);
     let mut steps = MAX_STEPS;
     let mut best: Option<Choice> = None;
     for whole in choices {
-        let choice = with_parts(kinds, whole, room, &mut steps);
+        let of_parts = if may_split { room } else { 0 };
+        let choice = with_parts(kinds, whole, of_parts, &mut steps);
         if best.as_ref().is_none_or(|best| choice.bytes > best.bytes) {
             best = Some(choice);
         }
@@ -201,7 +203,7 @@ fn choose_whole(
     }
 }
 
-/// Fills what whole layers leave with parts of the others.
+/// Fills what whole layers leave of the room with parts of the others.
 fn with_parts(kinds: &[Kind<'_>], whole: Vec<usize>, room: u64, steps: &mut usize) -> Choice {
     let used: u64 = kinds
         .iter()
@@ -217,7 +219,7 @@ fn with_parts(kinds: &[Kind<'_>], whole: Vec<usize>, room: u64, steps: &mut usiz
             kind.parts.iter().map(move |(_, bytes)| (*bytes, left))
         })
         .collect();
-    let (bytes, counts) = choose_parts(&left, room - used, steps);
+    let (bytes, counts) = choose_parts(&left, room.saturating_sub(used), steps);
     let mut counts = counts.into_iter();
     let parts = kinds
         .iter()
@@ -270,12 +272,23 @@ mod tests {
             (4, block(0, [10; 3])),
             (5, block(0, [10; 3])),
         ]);
-        let filled = fill(&blocks, &[75]);
+        let filled = fill(&blocks, &[75], true);
         assert_eq!(filled.whole, BTreeSet::from([4, 5]));
         assert_eq!(filled.parts[&3].len(), 1);
-        assert_eq!(fill(&blocks, &[90]).whole.len(), 3);
-        assert_eq!(fill(&blocks, &[0]), Filled::default());
-        assert_eq!(fill(&blocks, &[]), Filled::default());
+        assert_eq!(fill(&blocks, &[90], true).whole.len(), 3);
+        assert_eq!(fill(&blocks, &[0], true), Filled::default());
+        assert_eq!(fill(&blocks, &[], true), Filled::default());
+    }
+
+    #[test]
+    fn no_layer_is_split_where_none_may_be() {
+        let blocks = BTreeMap::from([(3, block(0, [10; 3])), (4, block(0, [30, 10, 10]))]);
+        for (room, whole) in [(29, vec![]), (45, vec![3]), (50, vec![4]), (79, vec![4])] {
+            let filled = fill(&blocks, &[room], false);
+            assert_eq!(filled.whole, BTreeSet::from_iter(whole), "{room}");
+            assert!(filled.parts.is_empty(), "{room}");
+        }
+        assert_eq!(fill(&blocks, &[80], false).whole.len(), 2);
     }
 
     #[test]
@@ -285,7 +298,7 @@ mod tests {
             (0..512).map(|n| (n, block(0, sizes(n.into())))).collect();
         let room = 1_000_001;
         let start = std::time::Instant::now();
-        let filled = fill(&blocks, &[room]);
+        let filled = fill(&blocks, &[room], true);
         assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
         let of = |number: &u32| blocks[number].bytes();
         let whole: u64 = filled.whole.iter().map(of).sum();
@@ -300,10 +313,10 @@ mod tests {
             (1, block(0, [10; 3])),
             (2, block(0, [40, 5, 5])),
         ]);
-        let filled = fill(&blocks, &[60]);
+        let filled = fill(&blocks, &[60], true);
         assert_eq!(filled.whole, BTreeSet::from([2]));
         assert_eq!(filled.parts[&1].len(), 1);
-        let filled = fill(&blocks, &[65]);
+        let filled = fill(&blocks, &[65], true);
         assert_eq!(filled.whole, BTreeSet::from([0, 1]));
         assert_eq!(filled.parts[&2].len(), 1);
     }
@@ -311,7 +324,7 @@ mod tests {
     #[test]
     fn each_device_has_its_own_room() {
         let blocks = BTreeMap::from([(0, block(0, [10; 3])), (1, block(1, [10; 3]))]);
-        let filled = fill(&blocks, &[30, 29]);
+        let filled = fill(&blocks, &[30, 29], true);
         assert_eq!(filled.whole, BTreeSet::from([0]));
         assert_eq!(filled.parts[&1].len(), 2);
     }

@@ -1,9 +1,12 @@
 //! Rules, layers and shares for a memory budget.
 
 mod budget;
+mod choose;
 mod command;
 mod error;
 mod fill;
+mod forecast;
+mod moe_cache;
 mod planner;
 mod scene;
 mod table;
@@ -13,9 +16,11 @@ use std::path::PathBuf;
 
 pub use budget::Budget;
 pub use error::PlanError;
+pub use forecast::{Bandwidths, DecodeForecast, HitRates};
 pub use planner::Planner;
 pub use usage::MemoryUse;
 
+use super::moe_cache::MoeCacheLayout;
 use super::preview::Preview;
 use crate::backend::Device;
 use crate::context::ContextParams;
@@ -25,7 +30,8 @@ use crate::model::ModelParams;
 /// How a model can be loaded within a [`Budget`](super::Budget), made by
 /// [`Planner::fit`](super::Planner::fit).
 ///
-/// Printed, it is a table per memory, the rules, and the equal llama.cpp command line.
+/// Printed, it is a table per memory, the cache of experts if there is one, the rules, and the
+/// equal llama.cpp command line.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Plan {
@@ -38,6 +44,9 @@ pub struct Plan {
     n_ctx: u32,
     n_ubatch: u32,
     is_estimate: bool,
+    moe_cache: Option<MoeCacheLayout>,
+    is_moe_cache_left_out: bool,
+    forecasts: Vec<DecodeForecast>,
     overrides: String,
     /// Endpoints of the workers that llama.cpp has to be told of.
     #[cfg_attr(feature = "serde", serde(skip))]
@@ -121,6 +130,26 @@ impl Plan {
     #[must_use]
     pub fn is_estimate(&self) -> bool {
         self.is_estimate
+    }
+
+    /// What the cache of experts will hold; `None` without one.
+    #[must_use]
+    pub fn moe_cache(&self) -> Option<&MoeCacheLayout> {
+        self.moe_cache.as_ref()
+    }
+
+    /// Whether a cache of experts was asked for, and the plan has none because all experts that
+    /// could be cached are on devices.
+    #[must_use]
+    pub fn is_moe_cache_left_out(&self) -> bool {
+        self.is_moe_cache_left_out
+    }
+
+    /// What [`Planner::with_routing`] predicts for the alternatives: first without a cache, then
+    /// with ever larger ones. Empty without hit rates, and where no cache is needed.
+    #[must_use]
+    pub fn forecasts(&self) -> &[DecodeForecast] {
+        &self.forecasts
     }
 
     /// Bytes of routed experts on all devices together.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::budget::Budget;
 use super::error::PlanError;
 use super::fill::{ExpertBlock, Filled, expert_blocks, fill};
+use super::forecast::Routing;
 use super::scene::Scene;
 use super::usage::{MemoryUse, Usage};
 use super::{Plan, PlannedMemory};
@@ -15,7 +16,7 @@ use crate::gguf::{Header, Role};
 use crate::model::{LoadMode, ModelParams, ModelSource, checked_without_vocab};
 use crate::placement::machine::Layers;
 use crate::placement::preview::Preview;
-use crate::placement::{DryRun, Pattern, Target, TensorOverrides};
+use crate::placement::{DryRun, MoeCacheError, MoeCacheLayout, Pattern, Target, TensorOverrides};
 
 /// Plans that are tried after the first one, to use what the last one left.
 const N_REFINEMENTS: usize = 3;
@@ -38,28 +39,30 @@ const CONTEXT_STEP: u32 = 256;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Planner {
-    backend: Backend,
-    header: Header,
-    params: ModelParams,
-    context: ContextParams,
-    min_ctx: Option<u32>,
+    pub(super) backend: Backend,
+    pub(super) header: Header,
+    pub(super) params: ModelParams,
+    pub(super) context: ContextParams,
+    pub(super) min_ctx: Option<u32>,
+    pub(super) routing: Option<Routing>,
 }
 
 /// So many layers on devices, and the experts that can be moved there.
-struct Ground {
+pub(super) struct Ground {
     params: ModelParams,
     /// Bytes of weights on each device without further rules.
     weights: Vec<u64>,
-    blocks: BTreeMap<u32, ExpertBlock>,
+    pub(super) blocks: BTreeMap<u32, ExpertBlock>,
 }
 
 /// One set of parameters, and what it takes.
-struct Attempt {
+pub(super) struct Attempt {
     params: ModelParams,
-    context: ContextParams,
-    preview: Preview,
+    pub(super) context: ContextParams,
+    pub(super) preview: Preview,
+    pub(super) moe_cache: Option<MoeCacheLayout>,
     command: String,
-    usage: Usage,
+    pub(super) usage: Usage,
     n_ctx: u32,
     n_ubatch: u32,
 }
@@ -82,6 +85,7 @@ impl Planner {
             params: ModelParams::default(),
             context: ContextParams::default(),
             min_ctx: None,
+            routing: None,
         }
     }
 
@@ -137,6 +141,9 @@ impl Planner {
     /// computation take, in dry runs that allocate nothing; for devices that are not at hand that
     /// is an estimate.
     ///
+    /// With a cache of experts ([`with_moe_cache`](Self::with_moe_cache)) the cache comes before
+    /// resident experts, and layers are filled as wholes.
+    ///
     /// With several devices llama.cpp's dry run can be off by a few of the states that go from
     /// layer to layer, some MiB on each, in either direction.
     ///
@@ -144,7 +151,8 @@ impl Planner {
     ///
     /// # Errors
     /// [`PlanError`](super::PlanError) if nothing fits, with what is short and by how much, or
-    /// for a budget that cannot be; otherwise as [`Preview::new`] and [`DryRun::new`].
+    /// for a budget that cannot be; [`MoeCacheError`] for a cache of experts that cannot be, such
+    /// as one that is too small; otherwise as [`Preview::new`] and [`DryRun::new`].
     pub fn fit(&self, budget: &Budget) -> Result<Plan> {
         let planner = Self {
             header: checked_without_vocab(self.header.clone(), &self.params)?,
@@ -157,16 +165,24 @@ impl Planner {
         if budget.is_assumed() {
             self.check_assumed()?;
         }
+        if self.context.moe_cache_size() > 0 || self.routing.is_some() {
+            return self.find_with_moe_cache(budget);
+        }
         let scene = self.scene(budget)?;
-        let best = self.best(&scene)?;
-        let best = match self.check_ram(&scene, &best) {
-            Ok(()) => best,
-            Err(short) => self.shrink_for_ram(&scene, best, short)?,
-        };
+        let best = self.within_ram(&scene)?;
         self.plan(&scene, best)
     }
 
-    fn scene(&self, budget: &Budget) -> Result<Scene> {
+    /// The best plan that the system's memory has room for too.
+    pub(super) fn within_ram(&self, scene: &Scene) -> Result<Attempt> {
+        let best = self.best(scene)?;
+        match self.check_ram(scene, &best) {
+            Ok(()) => Ok(best),
+            Err(short) => self.shrink_for_ram(scene, best, short),
+        }
+    }
+
+    pub(super) fn scene(&self, budget: &Budget) -> Result<Scene> {
         let budgets = budget.resolve(&self.backend, &self.params)?;
         let is_assumed = budget.is_assumed();
         let mut params = if is_assumed {
@@ -198,12 +214,15 @@ impl Planner {
         if let Some(whole) = self.whole(scene, &ground)? {
             return Ok(whole);
         }
-        let (ground, least) = self.least(scene, ground)?;
+        let (ground, least) = match self.context.moe_cache_size() {
+            0 => self.least(scene, ground)?,
+            _ => self.least_with_moe_cache(scene, ground)?,
+        };
         self.filled(scene, &ground, least)
     }
 
     /// What a plan with so many layers on devices starts from.
-    fn ground(&self, scene: &Scene, n_gpu_layers: Option<u32>) -> Result<Ground> {
+    pub(super) fn ground(&self, scene: &Scene, n_gpu_layers: Option<u32>) -> Result<Ground> {
         let mut params = scene.params.clone();
         if let Some(n) = n_gpu_layers {
             params = params.with_n_gpu_layers(n);
@@ -223,7 +242,7 @@ impl Planner {
     }
 
     /// The plan with all experts on devices, if there is room for them.
-    fn whole(&self, scene: &Scene, ground: &Ground) -> Result<Option<Attempt>> {
+    pub(super) fn whole(&self, scene: &Scene, ground: &Ground) -> Result<Option<Attempt>> {
         let mut budgets = scene.budgets.iter().zip(&ground.weights);
         if budgets.any(|(budget, weights)| *weights >= budget.bytes) {
             return Ok(None);
@@ -232,7 +251,15 @@ impl Planner {
             whole: ground.blocks.keys().copied().collect(),
             ..Filled::default()
         };
-        let attempt = self.attempt(scene, ground, self.context.n_ctx(), &all)?;
+        let attempt = match self.attempt(scene, ground, self.context.n_ctx(), &all) {
+            // Fewer experts on devices may leave layers, and slots for each, for the cache.
+            Err(Error::MoeCache(
+                MoeCacheError::NoLayer { .. } | MoeCacheError::TooSmall { .. },
+            )) if !all.whole.is_empty() => {
+                return Ok(None);
+            }
+            attempt => attempt?,
+        };
         self.check_min_ctx(&attempt)?;
         let fits = scene.over(&attempt.usage).is_none();
         Ok(fits.then_some(attempt))
@@ -272,7 +299,7 @@ impl Planner {
 
     /// The plan with the fewest weights on devices: no experts but those that rules put there.
     /// A smaller context comes first, if it may be smaller, then fewer layers.
-    fn least(&self, scene: &Scene, mut ground: Ground) -> Result<(Ground, Attempt)> {
+    pub(super) fn least(&self, scene: &Scene, mut ground: Ground) -> Result<(Ground, Attempt)> {
         let fixed = self.params.fixed_n_gpu_layers();
         let n_ctx = self.context.n_ctx();
         let mut attempt = self.attempt(scene, &ground, n_ctx, &Filled::default())?;
@@ -349,7 +376,13 @@ impl Planner {
     }
 
     /// The largest context that fits, or the smallest allowed one if that does not fit either.
-    fn shrink(&self, scene: &Scene, ground: &Ground, large: Attempt, min: u32) -> Result<Attempt> {
+    pub(super) fn shrink(
+        &self,
+        scene: &Scene,
+        ground: &Ground,
+        large: Attempt,
+        min: u32,
+    ) -> Result<Attempt> {
         let attempt = |n_ctx| self.attempt(scene, ground, n_ctx, &Filled::default());
         // llama.cpp takes 0 for the largest.
         let small = attempt(min.max(1))?;
@@ -368,6 +401,8 @@ impl Planner {
     fn filled(&self, scene: &Scene, ground: &Ground, least: Attempt) -> Result<Attempt> {
         let blocks = &ground.blocks;
         let n_ctx = least.context.n_ctx();
+        // A layer whose experts are in two places is not cached.
+        let may_split = least.moe_cache.is_none();
         // What is on devices apart from the experts that are placed here.
         let mut others: Vec<u64> = least.usage.devices.iter().map(MemoryUse::total).collect();
         let mut best = least;
@@ -379,7 +414,10 @@ impl Planner {
                 .zip(&others)
                 .map(|(budget, others)| budget.saturating_sub(*others))
                 .collect();
-            let filled = fill(blocks, &room);
+            let mut filled = fill(blocks, &room, may_split);
+            if !may_split && !self.serve_all_groups(scene, ground, &mut filled)? {
+                break;
+            }
             if tried.contains(&filled) {
                 break;
             }
@@ -399,7 +437,7 @@ impl Planner {
         Ok(best)
     }
 
-    fn attempt(
+    pub(super) fn attempt(
         &self,
         scene: &Scene,
         ground: &Ground,
@@ -413,6 +451,7 @@ impl Planner {
         // The choice hangs on what memory is free just now, and the plan on the choice.
         params = params.with_load_mode(mode);
         let context = self.context.clone().with_n_ctx(n_ctx);
+        let moe_cache = self.moe_cache_of(&preview)?;
         let (usage, run) = if scene.is_assumed {
             // What else the parameters say of the model holds on the CPU too.
             let on_cpu = self
@@ -420,11 +459,16 @@ impl Planner {
                 .clone()
                 .with_devices([])
                 .with_overrides(TensorOverrides::new());
-            let run = DryRun::of_header(&self.backend, &self.header, &on_cpu, &context)?;
+            // A cache is on devices alone.
+            let alone = context.clone().with_moe_cache_size(0);
+            let run = DryRun::of_header(&self.backend, &self.header, &on_cpu, &alone)?;
             let layers = Layers::new(self.header.n_blocks(), params.n_gpu_layers(), &scene.shares);
             let n_loaded = self.header.n_blocks_loaded(params.loads_mtp());
             let n_on = layers.blocks_per_device(n_loaded);
-            let usage = Usage::estimated(&preview, &run, &n_on, n_loaded);
+            let mut usage = Usage::estimated(&preview, &run, &n_on, n_loaded);
+            if let Some(layout) = &moe_cache {
+                usage.add_moe_cache(layout, scene.budgets.iter().map(|of| of.name.as_str()));
+            }
             (usage, run)
         } else {
             let run = DryRun::of_header(&self.backend, &self.header, &params, &context)?;
@@ -436,6 +480,7 @@ impl Planner {
             params,
             context,
             preview,
+            moe_cache,
             command: overrides.to_string(),
             usage,
             n_ctx: run.n_ctx(),
@@ -444,7 +489,7 @@ impl Planner {
     }
 
     /// Adds rules that keep on the CPU what is not filled in.
-    fn with_rules(&self, ground: &Ground, filled: &Filled) -> Result<ModelParams> {
+    pub(super) fn with_rules(&self, ground: &Ground, filled: &Filled) -> Result<ModelParams> {
         let blocks = &ground.blocks;
         let on_cpu: Vec<u32> = blocks
             .keys()
@@ -512,7 +557,7 @@ impl Planner {
         })
     }
 
-    fn plan(&self, scene: &Scene, attempt: Attempt) -> Result<Plan> {
+    pub(super) fn plan(&self, scene: &Scene, attempt: Attempt) -> Result<Plan> {
         // Sizes were counted for buffers that the file is read into; it may be mapped.
         let preview = if scene.is_assumed || attempt.preview.load_mode() == LoadMode::None {
             attempt.preview
@@ -542,6 +587,9 @@ impl Planner {
             n_ctx: attempt.n_ctx,
             n_ubatch: attempt.n_ubatch,
             is_estimate: scene.is_assumed,
+            moe_cache: attempt.moe_cache,
+            is_moe_cache_left_out: false,
+            forecasts: Vec::new(),
             overrides: attempt.command,
             preview,
             params: attempt.params,

@@ -67,6 +67,17 @@ impl Scene {
         })
     }
 
+    /// The same devices with other parameters for the model.
+    pub(super) fn with_params(
+        &self,
+        backend: &Backend,
+        header: &Header,
+        params: ModelParams,
+    ) -> Result<Self> {
+        let (budgets, ram) = (self.budgets.clone(), self.ram);
+        Self::new(backend, header, budgets, ram, self.is_assumed, params)
+    }
+
     pub(super) fn lower(&self, header: &Header, params: &ModelParams) -> Result<LoweredOverrides> {
         let rules = params.overrides();
         rules.lower_for(header, params.loads_mtp(), &self.in_use)
@@ -91,6 +102,25 @@ impl Scene {
         }
     }
 
+    /// The size of a cache of experts whose parts fill these rooms at most: it is divided as the
+    /// layers are among the devices that cache some. `None` if no device does.
+    pub(super) fn moe_cache_size(
+        &self,
+        rooms: &[u64],
+        caches: impl Fn(usize) -> bool,
+    ) -> Option<u64> {
+        let shares = self.shares.iter().zip(rooms).enumerate();
+        let in_use = shares.filter(|(index, (share, _))| caches(*index) && **share > 0.0);
+        let parts: Vec<(f64, u64)> = in_use
+            .map(|(_, (share, room))| (f64::from(*share), *room))
+            .collect();
+        let all: f64 = parts.iter().map(|(share, _)| share).sum();
+        let sizes = parts
+            .iter()
+            .map(|(share, room)| (*room as f64 * (all / share)) as u64);
+        sizes.min().map(whole_steps)
+    }
+
     pub(super) fn over(&self, usage: &Usage) -> Option<Over> {
         self.budgets
             .iter()
@@ -103,6 +133,19 @@ impl Scene {
                 short: used.total() - budget.bytes,
             })
             .max_by_key(|over| over.short)
+    }
+}
+
+/// Sizes of a cache are multiples of this where there is room for many, as llama.cpp's option has
+/// them.
+const CACHE_STEP: u64 = 1 << 20;
+
+/// The size in whole steps, if it has many.
+pub(super) fn whole_steps(size: u64) -> u64 {
+    if size >= 16 * CACHE_STEP {
+        size / CACHE_STEP * CACHE_STEP
+    } else {
+        size
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a model and its context take of each memory.
 
 use super::super::dry_run::DryRun;
+use super::super::moe_cache::MoeCacheLayout;
 use super::super::preview::Preview;
 use crate::backend::Device;
 
@@ -15,6 +16,8 @@ pub struct MemoryUse {
     pub experts: u64,
     /// The KV cache.
     pub context: u64,
+    /// The cache of experts; of the system's memory the tables that say where each expert is.
+    pub moe_cache: u64,
     /// Buffers to compute in.
     pub compute: u64,
 }
@@ -23,7 +26,7 @@ impl MemoryUse {
     /// All of it.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.weights + self.context + self.compute
+        self.weights + self.context + self.moe_cache + self.compute
     }
 }
 
@@ -45,13 +48,14 @@ impl Usage {
             });
             let memory = usage.memory(device);
             memory.context += entry.context;
+            memory.moe_cache += entry.moe_cache;
             memory.compute += entry.compute;
         }
         usage
     }
 
     /// From a dry run on the CPU: the KV cache goes with the layers, and every device computes
-    /// with buffers as large as the CPU's.
+    /// with buffers as large as the CPU's. The cache of experts is added apart.
     pub(super) fn estimated(
         preview: &Preview,
         run: &DryRun,
@@ -71,6 +75,18 @@ impl Usage {
         usage.host.context = rest;
         usage.host.compute = compute;
         usage
+    }
+
+    /// Adds a cache of experts on these devices, as it is worked out for them.
+    pub(super) fn add_moe_cache<'a>(
+        &mut self,
+        layout: &MoeCacheLayout,
+        names: impl Iterator<Item = &'a str>,
+    ) {
+        for (memory, name) in self.devices.iter_mut().zip(names) {
+            memory.moe_cache = layout.bytes_on(name);
+        }
+        self.host.moe_cache = layout.host_bytes();
     }
 
     /// What the weights alone take.
