@@ -7,8 +7,7 @@ use llama_moe::measure::routing::{
     RoutingTrace,
 };
 use llama_moe::{
-    AbortToken, Context, ContextParams, DecodeError, Error, EvalCallback, EvalTensor, Model,
-    MoeCacheError, Result,
+    AbortToken, Context, DecodeError, Error, EvalCallback, EvalTensor, Model, MoeCacheError, Result,
 };
 use proptest::prelude::*;
 
@@ -627,7 +626,7 @@ fn worker_process() {
 mod on_a_worker {
     use super::*;
     use llama_moe::gguf::synth::{NamedShape, Shape, Synth};
-    use llama_moe::{Batch, ModelParams, MoeCacheStats, Token};
+    use llama_moe::{Batch, ContextParams, ModelParams, MoeCacheStats, Token};
     use std::path::{Path, PathBuf};
     use support::worker::{Worker, second_device, worker};
     use support::{backend, file};
@@ -742,7 +741,7 @@ mod on_a_worker {
     fn a_replay_counts_what_llama_cpp_counts() {
         let worker = worker();
         let cpu_moe = || ModelParams::default().with_cpu_moe_all();
-        for layout in [Layout::DeepSeek2, Layout::FusedGateUp, Layout::GroveMoe] {
+        for layout in [Layout::DeepSeek2, Layout::GroveMoe] {
             let (_dir, path) = file(layout);
             let model = load(&worker, &path, cpu_moe());
             check_sizes(&model, &sizes(&model), &format!("{layout:?}"));
@@ -772,8 +771,10 @@ mod on_a_worker {
         let worker = worker();
         let (_dir, path) = many_experts();
         let model = load(&worker, &path, ModelParams::default().with_cpu_moe_all());
+        // Two layers share their slots, and have to hold all experts of one for a large
+        // micro-batch.
         let sizes = sizes(&model);
-        check_sizes(&model, &sizes[..2], "many experts");
+        check_sizes(&model, &[sizes[0], sizes[2] / 3], "many experts");
     }
 
     #[test]
@@ -796,7 +797,7 @@ mod on_a_worker {
         let layout = model.moe_cache(1 << 20).unwrap();
         assert_eq!(layout.groups().len(), 2);
         let least = sizes(&model)[0];
-        check_sizes(&model, &[least, 2 * least, 1 << 20], "two devices");
+        check_sizes(&model, &[least, 1 << 20], "two devices");
     }
 
     #[test]
