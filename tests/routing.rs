@@ -7,8 +7,7 @@ use llama_moe::measure::routing::{
     RoutingTrace,
 };
 use llama_moe::{
-    AbortToken, Context, ContextParams, DecodeError, Error, EvalCallback, EvalTensor, Model,
-    MoeCacheError, Result,
+    AbortToken, Context, DecodeError, Error, EvalCallback, EvalTensor, Model, MoeCacheError, Result,
 };
 use proptest::prelude::*;
 
@@ -627,7 +626,7 @@ fn worker_process() {
 mod on_a_worker {
     use super::*;
     use llama_moe::gguf::synth::{NamedShape, Shape, Synth};
-    use llama_moe::{Batch, ModelParams, MoeCacheStats, Token};
+    use llama_moe::{Batch, ContextParams, ModelParams, MoeCacheStats, Token};
     use std::path::{Path, PathBuf};
     use support::worker::{Worker, second_device, worker};
     use support::{backend, file};
@@ -650,14 +649,14 @@ mod on_a_worker {
         let mut all = Batch::new(prompt.len(), 2);
         all.add_sequence(&prompt, 0, 0).unwrap();
         context.decode(&all).unwrap();
-        for pos in 75..140 {
+        for pos in 75..110 {
             context
                 .decode(&batch(&[token(pos)], pos as u32, 0))
                 .unwrap();
         }
-        for pos in 0..30 {
+        for pos in 0..20 {
             let mut pair = Batch::new(2, 2);
-            pair.add(token(3 * pos), 140 + pos as u32, &[0], true)
+            pair.add(token(3 * pos), 110 + pos as u32, &[0], true)
                 .unwrap();
             pair.add(token(5 * pos), pos as u32, &[1], pos % 3 > 0)
                 .unwrap();
@@ -665,9 +664,9 @@ mod on_a_worker {
         }
         // A prompt beside: what it evicts is missed afterwards.
         let mut other = Batch::new(30, 2);
-        other.add_sequence(&prompt[..30], 30, 1).unwrap();
+        other.add_sequence(&prompt[..30], 20, 1).unwrap();
         context.decode(&other).unwrap();
-        for pos in 170..200 {
+        for pos in 130..150 {
             context
                 .decode(&batch(&[token(7 * pos)], pos as u32, 0))
                 .unwrap();
@@ -730,7 +729,7 @@ mod on_a_worker {
             panic!("a cache of one byte");
         };
         let all = OneDevice::new(model).unwrap().expert_bytes();
-        vec![least, least + least / 2, all / 3, 2 * all / 3, 2 * all]
+        vec![least, all / 2, 2 * all]
     }
 
     fn load(worker: &Worker, path: &Path, params: ModelParams) -> Model {
@@ -742,7 +741,7 @@ mod on_a_worker {
     fn a_replay_counts_what_llama_cpp_counts() {
         let worker = worker();
         let cpu_moe = || ModelParams::default().with_cpu_moe_all();
-        for layout in [Layout::DeepSeek2, Layout::FusedGateUp, Layout::GroveMoe] {
+        for layout in [Layout::DeepSeek2, Layout::GroveMoe] {
             let (_dir, path) = file(layout);
             let model = load(&worker, &path, cpu_moe());
             check_sizes(&model, &sizes(&model), &format!("{layout:?}"));
@@ -772,52 +771,33 @@ mod on_a_worker {
         let worker = worker();
         let (_dir, path) = many_experts();
         let model = load(&worker, &path, ModelParams::default().with_cpu_moe_all());
+        // Two layers share their slots, and have to hold all experts of one for a large
+        // micro-batch.
         let sizes = sizes(&model);
-        check_sizes(&model, &[sizes[0], sizes[2], sizes[3]], "many experts");
+        check_sizes(&model, &[sizes[0], sizes[2] / 3], "many experts");
     }
 
     #[test]
     fn layers_that_are_not_cached_and_two_devices_are_counted_too() {
         let worker = worker();
+        // Before a model is loaded: the new process would inherit the connection to the worker,
+        // which then waits for the end of it.
+        let second = second_device(&worker);
         // The first layers only.
         let (_dir, path) = file(Layout::Qwen3Moe);
         let model = load(&worker, &path, ModelParams::default().with_n_cpu_moe(2));
-        check_sizes(&model, &sizes(&model)[..3], "two layers");
+        check_sizes(&model, &sizes(&model)[..2], "two layers");
 
         let params = ModelParams::default()
             .with_cpu_moe_all()
-            .with_devices([worker.device, second_device(&worker)])
+            .with_devices([worker.device, second])
             .with_tensor_split([1.0, 2.0])
             .for_moe_cache();
         let model = Model::load(&backend(), &path, params).unwrap();
         let layout = model.moe_cache(1 << 20).unwrap();
         assert_eq!(layout.groups().len(), 2);
         let least = sizes(&model)[0];
-        check_sizes(&model, &[least, 2 * least, 1 << 20], "two devices");
-    }
-
-    #[test]
-    fn an_aborted_decode_leaves_the_counts_equal() {
-        let worker = worker();
-        let (_dir, path) = file(Layout::Qwen3Moe);
-        let model = load(&worker, &path, ModelParams::default().with_cpu_moe_all());
-        let recorder = RoutingRecorder::new(&model).unwrap();
-        let token = AbortToken::new();
-        let callback = EndAt(recorder.clone(), "ffn_moe_topk-2", token.clone());
-        let params = small()
-            .with_abort_token(token.clone())
-            .with_moe_cache_size(sizes(&model)[2])
-            .with_eval_callback(callback);
-        let mut context = model.context(params).unwrap();
-        for pos in 0..20 {
-            token.reset();
-            let _ = context.decode(&batch(&prompt(3)[..1], pos, 0));
-            context.memory().clear().unwrap();
-        }
-        let groups = CacheGroup::of_layout(context.moe_cache().unwrap()).unwrap();
-        let counted = context.moe_cache_stats().unwrap().unwrap();
-        let replayed = recorder.take().unwrap().replay(&groups).unwrap();
-        println!("{counted:?}\n{replayed:?}");
+        check_sizes(&model, &[least, 1 << 20], "two devices");
     }
 
     #[test]

@@ -72,6 +72,19 @@ pub struct ModelArgs {
 }
 
 impl ModelArgs {
+    /// The same with this file, if there is one.
+    #[must_use]
+    pub fn or_file(mut self, file: Option<PathBuf>) -> Self {
+        self.model = file.or(self.model);
+        self
+    }
+
+    /// Whether the model is the one that came with the repository.
+    #[must_use]
+    pub fn is_bundled(&self) -> bool {
+        self.model.is_none() && self.hf.is_none()
+    }
+
     /// The model's files, downloaded if that is needed.
     ///
     /// # Errors

@@ -22,4 +22,6 @@ mod rpc;
 mod serve;
 mod simple;
 mod synth;
+#[cfg(feature = "measure")]
+mod trace;
 mod validation;

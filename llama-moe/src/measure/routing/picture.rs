@@ -22,7 +22,7 @@ const PALE: &str = "#e0e0e0";
 /// Blue and orange of Okabe and Ito. The lines differ in their strokes too.
 const HITS: &str = "#0072b2";
 const RESIDENT: &str = "#d55e00";
-/// Steps of the axes, in per cent.
+/// Steps of the axes, in per cent: of the share, and of all experts' bytes.
 const STEPS: [u32; 5] = [0, 25, 50, 75, 100];
 
 impl HitRateCurve {
@@ -105,7 +105,7 @@ impl Page {
     }
 
     fn axes(&mut self, curve: &HitRateCurve) {
-        let most = curve.most_bytes();
+        let (most, all) = (curve.most_bytes(), curve.expert_bytes.max(1));
         for step in STEPS {
             let share = f64::from(step) / 100.0;
             let level = y(share);
@@ -115,7 +115,7 @@ impl Page {
             let label = format!("{step} %");
             self.text((LEFT - 10.0, level + 5.5), "end", DARK, &label);
 
-            let size = (most as f64 * share) as u64;
+            let size = (all as f64 * share) as u64;
             let at = x(size, most);
             let foot = BOTTOM + 7.0;
             self.add(&format!(
@@ -129,8 +129,7 @@ impl Page {
                 bytes(size.into())
             };
             self.text((at, BOTTOM + 27.0), anchor, DARK, &label);
-            let of_all = size as f64 / curve.expert_bytes.max(1) as f64;
-            let label = format!("{:.0} %", 100.0 * of_all);
+            let label = format!("{step} %");
             self.text((at, BOTTOM + 49.0), anchor, GREY, &label);
         }
         self.add(&format!(
