@@ -1,6 +1,7 @@
 #include "guard.hpp"
 #include "internals.hpp"
 #include "lock.hpp"
+#include "worker_graphs.hpp"
 
 #include <vector>
 
@@ -19,6 +20,7 @@ enum llama_shim_status llama_shim_lora_init(
         require(path != nullptr, "the path is NULL");
         require(!is_vocab_only(model) && !is_no_alloc(model), "the model was loaded without weights");
         const lock turn(model_mutex());
+        forget_worker_graphs();
         *adapter = llama_adapter_lora_init(model, path);
         if (*adapter == nullptr) {
             fail();
@@ -39,6 +41,7 @@ enum llama_shim_status llama_shim_lora_init_from_file_ptr(
         require(file != nullptr, "the file is NULL");
         require(!is_vocab_only(model) && !is_no_alloc(model), "the model was loaded without weights");
         const lock turn(model_mutex());
+        forget_worker_graphs();
         *adapter = llama_adapter_lora_init_from_file_ptr(model, file);
         if (*adapter == nullptr) {
             fail();
@@ -49,6 +52,7 @@ enum llama_shim_status llama_shim_lora_init_from_file_ptr(
 enum llama_shim_status llama_shim_lora_free(struct llama_adapter_lora * adapter, char ** error) noexcept {
     return guard(error, [&] {
         const lock turn(model_mutex());
+        forget_worker_graphs();
         llama_adapter_lora_free(adapter);
     });
 }
@@ -87,6 +91,7 @@ enum llama_shim_status llama_shim_set_adapter_cvec(
     return guard(error, [&] {
         require(ctx != nullptr, "the context is NULL");
         require(!is_no_alloc(llama_get_model(ctx)), "the model was loaded without weights");
+        forget_worker_graphs();
         if (llama_set_adapter_cvec(ctx, data, len, n_embd, il_start, il_end) != 0) {
             fail();
         }

@@ -1,5 +1,6 @@
 #include "guard.hpp"
 #include "internals.hpp"
+#include "worker_graphs.hpp"
 
 using namespace llama_shim;
 
@@ -111,6 +112,7 @@ enum llama_shim_status llama_shim_decode(
     return compute(result, error, [&] {
         require(ctx != nullptr && batch != nullptr, "an argument is NULL");
         check_capacity(*ctx, pass::decode, check_contents(*ctx, *batch));
+        const worker_graphs graphs(*ctx);
         return llama_decode(ctx, *batch);
     });
 }
@@ -120,6 +122,7 @@ enum llama_shim_status llama_shim_encode(
     return compute(result, error, [&] {
         require(ctx != nullptr && batch != nullptr, "an argument is NULL");
         check_capacity(*ctx, pass::encode, check_contents(*ctx, *batch));
+        const worker_graphs graphs(*ctx);
         return llama_encode(ctx, *batch);
     });
 }
@@ -143,6 +146,7 @@ enum llama_shim_status llama_shim_process(
                 type == LLAMA_PROCESS_TYPE_ENCODE ? pass::encode : pass::decode,
                 {facts.n_tokens, facts.n_outputs});
         }
+        const worker_graphs graphs(*ctx);
         return llama_process(ctx, type, batch);
     });
 }

@@ -2,6 +2,7 @@
 #include "internals.hpp"
 #include "lock.hpp"
 #include "params.hpp"
+#include "worker_graphs.hpp"
 
 #include <algorithm>
 
@@ -24,6 +25,7 @@ enum llama_shim_status llama_shim_init_from_model(
         const auto n_ctx_train = static_cast<uint32_t>(std::max(0, llama_model_n_ctx_train(model)));
         check_context_params(*params, {n_ctx_train, is_causal(model), llama_model_has_encoder(model)});
         const lock turn(model_mutex());
+        forget_worker_graphs();
         *ctx = llama_init_from_model(model, *params);
         if (*ctx == nullptr) {
             fail();
@@ -32,7 +34,10 @@ enum llama_shim_status llama_shim_init_from_model(
 }
 
 enum llama_shim_status llama_shim_free(struct llama_context * ctx, char ** error) noexcept {
-    return guard(error, [&] { llama_free(ctx); });
+    return guard(error, [&] {
+        forget_worker_graphs();
+        llama_free(ctx);
+    });
 }
 
 enum llama_shim_status llama_shim_set_sampler(

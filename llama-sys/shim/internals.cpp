@@ -1,12 +1,15 @@
 #include "internals.hpp"
 
+#include <cstring>
+
 #ifndef LLAMA_SHIM_NO_INTERNALS
 
 // INTERNAL: src/llama-model.h: llama_model::{arch, devices, hparams, no_alloc}: vocab_only,
 // no_alloc and causal_attn have no public getter, nor has the list of devices.
 #include "llama-model.h"
 // INTERNAL: src/llama-context.h: llama_context::get_cparams: the output limit and the
-// kind of memory have no public getter. llama_context::moe_cache: the cache of experts has none.
+// kind of memory have no public getter. llama_context::{moe_cache, graph_reuse_disable}: neither
+// have the cache of experts and the reuse of graphs.
 #include "llama-context.h"
 // INTERNAL: src/llama-batch.h: llama_batch_ext::{tokens, mem}: an extended batch does not
 // tell what it holds.
@@ -38,6 +41,25 @@ struct exposed {
 const llama_moe_cache * cache_in(const llama_context & ctx);
 template struct exposed<&llama_context::moe_cache>;
 
+template <auto Member>
+struct exposed_switch {
+    friend bool & reuse_disabled_in(llama_context & ctx) {
+        return ctx.*Member;
+    }
+};
+bool & reuse_disabled_in(llama_context & ctx);
+template struct exposed_switch<&llama_context::graph_reuse_disable>;
+
+bool is_on_worker(const llama_model & model) {
+    for (const llama_device & device : model.devices) {
+        ggml_backend_reg_t reg = ggml_backend_dev_backend_reg(device.dev);
+        if (reg != nullptr && std::strcmp(ggml_backend_reg_name(reg), "RPC") == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 } // namespace
 
 const void * moe_cache_of(const llama_context * ctx) {
@@ -50,6 +72,10 @@ std::map<ggml_backend_buffer_type_t, std::size_t> moe_cache_memory(const llama_c
         return {};
     }
     return cache->memory_breakdown();
+}
+
+bool * graph_reuse_switch_of(llama_context & ctx) {
+    return is_on_worker(*llama_get_model(&ctx)) ? &reuse_disabled_in(ctx) : nullptr;
 }
 
 uint32_t n_expert_used_by(const llama_model * model) {
@@ -149,6 +175,10 @@ causal is_causal(const llama_model *) {
 
 bool belongs_to(const llama_adapter_lora *, const llama_model *) {
     return true;
+}
+
+bool * graph_reuse_switch_of(llama_context &) {
+    return nullptr;
 }
 
 bool was_attached(const llama_sampler *) {

@@ -50,6 +50,9 @@ bool belongs_to(const llama_adapter_lora * adapter, const llama_model * model);
 // time aborts.
 bool was_attached(const llama_sampler * chain);
 
+// The switch that keeps a context from reusing its last graph, if it computes on an RPC worker.
+bool * graph_reuse_switch_of(llama_context & ctx);
+
 // What a context was created with and does not tell.
 struct context_facts {
     bool     known;

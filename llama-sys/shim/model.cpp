@@ -3,6 +3,7 @@
 #include "lock.hpp"
 #include "params.hpp"
 #include "regex.hpp"
+#include "worker_graphs.hpp"
 
 #ifndef LLAMA_SHIM_NO_INTERNALS
 // INTERNAL: src/llama-ext.h: llama_model_n_devices, llama_model_get_device,
@@ -52,6 +53,7 @@ enum llama_shim_status load(
             watched.progress_callback_user_data = &progress;
         }
         const lock turn(load_mutex());
+        forget_worker_graphs();
         *model = call(watched);
         if (*model == nullptr) {
             fail(progress.cancelled ? "the progress callback cancelled the load" : "");
@@ -139,7 +141,10 @@ enum llama_shim_status llama_shim_model_save_to_file(
 }
 
 enum llama_shim_status llama_shim_model_free(struct llama_model * model, char ** error) noexcept {
-    return guard(error, [&] { llama_model_free(model); });
+    return guard(error, [&] {
+        forget_worker_graphs();
+        llama_model_free(model);
+    });
 }
 
 enum llama_shim_status llama_shim_model_quantize(

@@ -1,4 +1,5 @@
 #include "guard.hpp"
+#include "worker_graphs.hpp"
 
 #include "ggml-cpp.h"
 
@@ -96,5 +97,6 @@ enum llama_shim_status llama_shim_transfer_run(struct llama_shim_transfer * tran
 }
 
 void llama_shim_transfer_free(struct llama_shim_transfer * transfer) noexcept {
+    forget_worker_graphs();
     delete transfer;
 }
