@@ -123,6 +123,8 @@ fn a_plan_with_a_cache_says_so() {
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
+    // Resident layers are no obstacle.
+    assert!(!text.contains("not cached"), "{text}");
     let mut rows = text
         .lines()
         .filter(|line| line.starts_with("MiB ") || line.starts_with("GPU0"));

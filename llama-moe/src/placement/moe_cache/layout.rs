@@ -331,6 +331,21 @@ impl Group<'_> {
     }
 }
 
+/// One line: `cache on CUDA0: 522 of 1536 experts of 12 layers, 1526.1 MiB`.
+impl fmt::Display for MoeCacheGroup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "cache on {}: {} of {} experts of {} layers, {:.1} MiB",
+            self.device_name,
+            self.n_slots,
+            self.n_experts_total(),
+            self.layers.len(),
+            self.bytes as f64 / f64::from(1u32 << 20)
+        )
+    }
+}
+
 /// One line for each group, and one for the layers that are not cached.
 impl fmt::Display for MoeCacheLayout {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -338,15 +353,7 @@ impl fmt::Display for MoeCacheLayout {
             if index > 0 {
                 writeln!(f)?;
             }
-            write!(
-                f,
-                "cache on {}: {} of {} experts of {} layers, {:.1} MiB",
-                group.device_name,
-                group.n_slots,
-                group.n_experts_total(),
-                group.layers.len(),
-                group.bytes as f64 / f64::from(1u32 << 20)
-            )?;
+            write!(f, "{group}")?;
         }
         if let [first, rest @ ..] = self.obstacles.as_slice() {
             write!(f, "\nnot cached: {} layers; {first}", rest.len() + 1)?;

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::{DecodeForecast, Plan, PlannedMemory};
-use crate::placement::MoeCacheLayout;
+use crate::placement::{MoeCacheLayout, MoeCacheObstacle};
 
 const MIB: f64 = (1u64 << 20) as f64;
 
@@ -62,7 +62,16 @@ impl Plan {
     /// What the cache holds, or why there is none, and what is predicted.
     fn cache_lines(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(layout) = &self.moe_cache {
-            writeln!(f, "{layout}")?;
+            for group in layout.groups() {
+                writeln!(f, "{group}")?;
+            }
+            // Resident experts need no cache, and the plan wants them where they are.
+            let is_resident =
+                |of: &&MoeCacheObstacle| matches!(of, MoeCacheObstacle::OnDevice { .. });
+            let others = || layout.obstacles().iter().filter(|of| !is_resident(of));
+            if let Some(first) = others().next() {
+                writeln!(f, "not cached: {} layers; {first}", others().count())?;
+            }
         }
         if self.is_moe_cache_left_out {
             writeln!(
