@@ -37,7 +37,8 @@ fn objects_are_dropped_between_two_batches() {
     let load = || Model::load(&backend(), &path, params.clone()).expect("a model");
     let model = load();
     let expected = interrupted(&mut model.context(small()).expect("a context"), || ());
-    let cases: [(&str, Box<dyn FnOnce()>); 5] = [
+    type Between<'a> = Box<dyn FnOnce() + 'a>;
+    let cases: [(&str, Between<'_>); 5] = [
         (
             "a context",
             Box::new(|| drop(model.context(small()).expect("a context"))),
@@ -85,8 +86,8 @@ fn two_contexts_compute_in_turns() {
     drop(alone);
     let mut first = model.context(small()).expect("a context");
     let mut second = model.context(small()).expect("a context");
-    for at in 0..24 {
-        assert_eq!(rows(&mut first, at), expected[at]);
-        assert_eq!(rows(&mut second, at), expected[at]);
+    for (at, expected) in expected.iter().enumerate() {
+        assert_eq!(&rows(&mut first, at), expected);
+        assert_eq!(&rows(&mut second, at), expected);
     }
 }

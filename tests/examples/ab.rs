@@ -495,6 +495,7 @@ fn a_cache_of_experts_is_a_part_of_a_variant() {
         .failure(1, &["base+cache=1MiB", "no layer can be cached"]);
 }
 
+#[cfg(feature = "rpc")]
 #[test]
 fn a_dry_run_loads_nothing() {
     let scratch = Scratch::new();
