@@ -156,6 +156,46 @@ fn speeds_are_those_of_the_token_times() {
 }
 
 #[test]
+fn caches_of_experts_are_those_of_the_trials() {
+    let page = page();
+    let mib = |bytes: u64| format!("{:.1}", bytes as f64 / f64::from(1 << 20));
+    for row in rows(&page, "\n## A cache of experts") {
+        let results = raw(row[9]);
+        let base = &results["variants"][0]["trials"][0]["outcome"]["done"]["runs"][0]["tokens"];
+        let trials = measured(variant(&results, row[1]));
+        assert_eq!(row[2], trials.len().to_string());
+        let mut decode = Vec::new();
+        for trial in &trials {
+            let entries = trial["breakdown"].as_array().unwrap().iter();
+            let on_device: Vec<&Value> = entries.filter(|e| e["is_host"] == false).collect();
+            let sum = |key: &str| {
+                on_device
+                    .iter()
+                    .map(|e| e[key].as_u64().unwrap())
+                    .sum::<u64>()
+            };
+            let (model, cache) = (sum("model"), sum("moe_cache"));
+            assert_eq!(
+                row[3..6],
+                [mib(model), mib(cache), mib(model + cache)],
+                "{row:?}"
+            );
+            let run = &trial["runs"][0];
+            if let Some(counts) = trial["moe_cache"].as_array() {
+                let rate = 100.0 * counts[0]["hit_rate"].as_f64().unwrap();
+                let uploaded = mib(counts[0]["uploaded_bytes"].as_u64().unwrap());
+                assert_eq!(row[6..8], [format!("{rate:.1}"), uploaded], "{row:?}");
+                assert_eq!(&run["tokens"], base, "{row:?}");
+            }
+            let times = run["token_times"].as_array().unwrap();
+            let time = |index: usize| times[index].as_f64().unwrap();
+            decode.push((times.len() - 1) as f64 / (time(times.len() - 1) - time(0)));
+        }
+        assert_eq!(row[8], mean_and_deviation(&decode), "{row:?}");
+    }
+}
+
+#[test]
 fn what_the_audit_is_held_against_is_in_the_raw_files() {
     let page = page();
     let mut n = 0;
