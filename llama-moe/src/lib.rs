@@ -38,7 +38,9 @@
 //! The mechanism is llama.cpp's own, `tensor_buft_overrides`, as are `--override-tensor`
 //! (pull request 11397) and `--cpu-moe` (pull request 15077), both by @slaren. This crate
 //! makes it available to Rust: rules that own their patterns and are held against the
-//! model before it is loaded, and errors where llama.cpp would end the process.
+//! model before it is loaded, and errors where llama.cpp would end the process. llama.cpp's cache
+//! of experts on the device (pull request 29887) is here too:
+//! [`ContextParams::with_moe_cache_size`].
 //!
 //! # The rooms
 //!
@@ -70,6 +72,7 @@
 //! | `-dev`, `-sm`, `-ts`, `-mg` | [`with_devices`](ModelParams::with_devices), [`with_split_mode`](ModelParams::with_split_mode), [`with_tensor_split`](ModelParams::with_tensor_split), [`with_main_gpu`](ModelParams::with_main_gpu) |
 //! | `-lm MODE` | [`ModelParams::with_load_mode`] |
 //! | `-c`, `-b`, `-ub`, `-np` | [`ContextParams::with_n_ctx`], [`with_n_batch`](ContextParams::with_n_batch), [`with_n_ubatch`](ContextParams::with_n_ubatch), [`with_n_seq_max`](ContextParams::with_n_seq_max) |
+//! | `--moe-cache-mib N` | [`ContextParams::with_moe_cache_size`], with [`ModelParams::for_moe_cache`] |
 //! | `-t`, `-tb`, `--poll` | [`ContextParams::with_n_threads`], [`with_n_threads_batch`](ContextParams::with_n_threads_batch), [`with_poll`](ContextParams::with_poll) |
 //! | `-fa`, `-ctk`, `-ctv` | [`with_flash_attention`](ContextParams::with_flash_attention), [`with_type_k`](ContextParams::with_type_k), [`with_type_v`](ContextParams::with_type_v) |
 //! | `--temp`, `--top-k`, `--grammar`, … | [`SamplerChain`] |
