@@ -1,5 +1,5 @@
-//! What is made and dropped on a worker between two batches of a context there does not end the
-//! process: the worker forgets its graphs, and the context does not ask for one of them.
+//! An object that is made and dropped on a worker between two batches of a context there does not
+//! end the process: the worker forgets its graphs, and the context does not ask for one of them.
 #![cfg(feature = "rpc")]
 
 use llama_moe::{Context, Model, ModelParams};

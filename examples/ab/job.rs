@@ -115,7 +115,7 @@ pub struct PreparedVariant {
     pub loading: Loading,
     /// What each rule takes.
     pub placement: Vec<String>,
-    /// What its cache of experts holds; null without one.
+    /// The cache of experts; null without one.
     #[serde(default)]
     pub moe_cache: Option<MoeCache>,
     /// llama.cpp's options for the same.

@@ -92,7 +92,7 @@ pub struct VariantResults {
     /// The most that reading its weights from system memory allows; null where it was not worked
     /// out.
     pub ceiling: Option<Ceiling>,
-    /// What its cache of experts holds; null without one.
+    /// The cache of experts; null without one.
     #[serde(default)]
     pub moe_cache: Option<MoeCache>,
     /// What llama.cpp's dry run counts of each buffer type, before anything is loaded; null where
@@ -104,7 +104,7 @@ pub struct VariantResults {
     pub quality: Option<Outcome<Quality>>,
 }
 
-/// What a cache of experts holds.
+/// The size and slots of a cache of experts.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MoeCache {
     /// The size that was asked for, in bytes.
@@ -119,7 +119,7 @@ pub struct MoeCache {
     pub not_cached: Vec<String>,
 }
 
-/// What the cache of experts did in one run, in micro-batches of at most 32 tokens.
+/// Hits and misses of the cache of experts in one run, in micro-batches of at most 32 tokens.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CacheUse {
     /// Experts of a layer that a micro-batch found in the cache.
@@ -200,7 +200,7 @@ pub struct Measured {
     pub host_after: Option<HostMemory>,
     /// A run for each prompt length, in their order.
     pub runs: Vec<Run>,
-    /// What the cache of experts did in each of `runs`; null without one.
+    /// Hits and misses of the cache of experts in each of `runs`; null without one.
     #[serde(default)]
     pub moe_cache: Option<Vec<CacheUse>>,
     /// The last prompt's reply once more, as a stream and as a whole; null where it was left out.

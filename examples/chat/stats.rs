@@ -48,7 +48,7 @@ pub fn table(stats: &ReplyStats) -> String {
     lines.join("\n")
 }
 
-/// What the cache of experts did in the last reply, and since the start.
+/// Hits and misses of the cache of experts in the last reply, and since the start.
 pub fn moe_cache(now: &MoeCacheStats, before: &MoeCacheStats) -> String {
     format!(
         "cache, this reply    {}\ncache, since start   {}",

@@ -57,12 +57,12 @@ impl MoeCacheArgs {
     }
 }
 
-/// What a cache holds, in numbers; all amounts are bytes.
+/// A cache in numbers; all amounts are bytes.
 #[derive(Clone, Debug, Serialize)]
 pub struct MoeCacheReport {
     /// The size that was asked for.
     pub size: u64,
-    /// What it takes of all devices.
+    /// Bytes of all devices.
     pub bytes: u64,
     /// The size that holds all experts, in whole MiB; null unless `size` is larger, and in plans.
     pub enough: Option<u64>,
@@ -122,7 +122,7 @@ impl MoeCacheReport {
     }
 }
 
-/// What a cache holds, for a person: its groups, what is not cached, and whether it is larger than
+/// A cache for a person to read: its groups, what is not cached, and whether it is larger than
 /// it need be.
 #[must_use]
 pub fn describe_moe_cache(layout: &MoeCacheLayout, model: &Model) -> String {
@@ -133,7 +133,7 @@ pub fn describe_moe_cache(layout: &MoeCacheLayout, model: &Model) -> String {
     format!("{layout}{}", surplus.unwrap_or_default())
 }
 
-/// What a cache did, in a line: `93.2 % hits (123 hits, 9 misses), 4.5 MiB uploaded`.
+/// The statistics of a cache, in a line: `93.2 % hits (123 hits, 9 misses), 4.5 MiB uploaded`.
 #[must_use]
 pub fn describe_moe_cache_use(counts: &MoeCacheCounts) -> String {
     let Some(rate) = counts.hit_rate() else {

@@ -77,7 +77,7 @@ pub struct PlanReport {
     pub n_gpu_layers: u32,
     /// Each device's part of them, in proportion; empty for a single device.
     pub tensor_split: Vec<f32>,
-    /// What the cache of experts holds; null without one.
+    /// The cache of experts; null without one.
     pub moe_cache: Option<MoeCacheReport>,
     /// Whether a cache was asked for that is not needed: all experts are on devices.
     pub moe_cache_left_out: bool,

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::ffi::{MoeCacheRecord, sys};
 use crate::placement::{MoeCacheError, MoeCacheGroup, MoeCacheLayout};
 
-/// What a cache of experts did since its context was made.
+/// Hits, misses and uploads of a cache of experts since its context was made.
 ///
 /// An expert is counted once for each layer and micro-batch that selects it, however many of the
 /// micro-batch's tokens do.
@@ -65,7 +65,7 @@ impl MoeCacheCounts {
         }
     }
 
-    /// What was counted since `earlier`.
+    /// The counts since `earlier`.
     fn since(self, earlier: Self) -> Self {
         Self {
             hits: self.hits.saturating_sub(earlier.hits),
@@ -86,7 +86,7 @@ impl MoeCacheStats {
         }
     }
 
-    /// What the cache did since `earlier`, an earlier look at the same context.
+    /// The statistics since `earlier`, an earlier look at the same context.
     #[must_use]
     pub fn since(&self, earlier: &Self) -> Self {
         Self {
@@ -97,7 +97,7 @@ impl MoeCacheStats {
         }
     }
 
-    /// What two caches did together, such as those of a context and of the one in its place.
+    /// The sum of two caches' statistics, such as those of a context and of the one in its place.
     #[cfg(feature = "engine")]
     pub(crate) fn plus(&self, other: &Self) -> Self {
         Self {
@@ -110,7 +110,7 @@ impl MoeCacheStats {
 }
 
 impl Context {
-    /// What the cache of experts did since the context was made; `None` without a cache.
+    /// Statistics of the cache of experts since the context was made; `None` without a cache.
     ///
     /// llama.cpp logs the same figures when the context is dropped.
     ///
@@ -133,7 +133,7 @@ impl Context {
         }))
     }
 
-    /// What the cache of experts holds; `None` without a cache.
+    /// The layout of the cache of experts; `None` without a cache.
     #[must_use]
     pub fn moe_cache(&self) -> Option<&MoeCacheLayout> {
         self.moe_cache.as_ref()

@@ -120,7 +120,7 @@ impl Engine {
         self.0.shared.embed_tokens
     }
 
-    /// What the cache of experts holds; `None` without a cache. [`EngineStats::moe_cache`] says
+    /// The layout of the cache of experts; `None` without a cache. [`EngineStats::moe_cache`] says
     /// what it did.
     #[must_use]
     pub fn moe_cache(&self) -> Option<&MoeCacheLayout> {

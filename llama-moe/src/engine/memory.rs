@@ -69,9 +69,9 @@ pub(super) struct SlotMemory {
     is_state: bool,
     kv_unified: bool,
     n_rebuilt: u64,
-    /// What the caches of experts of earlier contexts did.
+    /// Statistics of the caches of earlier contexts.
     earlier_caches: MoeCacheStats,
-    /// What the context's cache did when it was last looked at.
+    /// The last statistics of the context's cache.
     cache: MoeCacheStats,
 }
 
@@ -118,7 +118,7 @@ impl SlotMemory {
         Ok(())
     }
 
-    /// What the cache of experts did, in earlier contexts too; `None` without a cache.
+    /// Statistics of the cache of experts, earlier contexts included; `None` without a cache.
     ///
     /// A context that cannot be used any more is not asked again: what it did until then stays.
     pub(super) fn moe_cache_stats(&mut self) -> Option<MoeCacheStats> {

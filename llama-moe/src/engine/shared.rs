@@ -20,7 +20,7 @@ pub(super) struct Shared {
     pub(super) n_ctx_per_request: Option<usize>,
     /// Tokens that a text to embed can have.
     pub(super) embed_tokens: usize,
-    /// What the cache of experts holds; `None` without a cache.
+    /// The layout of the cache of experts; `None` without a cache.
     pub(super) moe_cache: Option<MoeCacheLayout>,
     /// Ends the step that is being computed.
     pub(super) abort: AbortToken,

@@ -54,7 +54,7 @@ pub struct EngineStats {
     /// Times that an answer had to give up its place in the memory to others, and was
     /// computed anew later.
     pub preempted: u64,
-    /// What the cache of experts did; `None` without a cache. A context that is made anew goes on
+    /// Statistics of the cache of experts; `None` without a cache. A context that is made anew goes on
     /// with the counts of the one before.
     pub moe_cache: Option<MoeCacheStats>,
     /// Time spent in computations, those of a draft included.

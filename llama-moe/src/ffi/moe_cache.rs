@@ -8,7 +8,7 @@ use super::call::{Failure, guarded};
 use super::context::ContextHandle;
 use super::device::DeviceHandle;
 
-/// What a cache holds and did.
+/// Groups and statistics of a cache.
 #[derive(Clone, Debug)]
 pub(crate) struct MoeCacheRecord {
     /// Micro-batches of up to 8 tokens, of 9 to 32, and experts that larger ones copied.

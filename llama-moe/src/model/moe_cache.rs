@@ -1,4 +1,4 @@
-//! What a cache of experts would hold of a loaded model.
+//! The layout of a cache of experts for a loaded model.
 
 use super::Model;
 use crate::backend::read_registry;
@@ -8,8 +8,8 @@ use crate::gguf::block_of;
 use crate::placement::{CacheDevice, ExpertLayers, ExpertTensor, MoeCacheLayout, is_cached_part};
 
 impl Model {
-    /// What a cache of `size` bytes would hold, without making one. With a size of 0: which layers
-    /// could be cached.
+    /// Works out the layout of a cache of `size` bytes, without making one. With a size of 0: which
+    /// layers could be cached.
     ///
     /// # Errors
     /// [`MoeCacheError`](crate::MoeCacheError) as [`context`](Self::context) returns it;

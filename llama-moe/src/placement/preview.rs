@@ -216,7 +216,7 @@ impl Preview {
         self.moe.as_ref()
     }
 
-    /// What a cache of experts of `size` bytes will hold
+    /// Works out the layout of a cache of experts of `size` bytes
     /// ([`ContextParams::with_moe_cache_size`](crate::ContextParams::with_moe_cache_size)). With a
     /// size of 0: which layers could be cached.
     ///

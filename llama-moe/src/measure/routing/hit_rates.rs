@@ -1,4 +1,4 @@
-//! What a trace predicts for the planner.
+//! The hit rates that a trace predicts for the planner.
 
 use super::replay::CacheGroup;
 use super::trace::RoutingTrace;

@@ -8,7 +8,7 @@ use crate::placement::{
     CacheDevice, ExpertLayers, ExpertTensor, MoeCacheError, MoeCacheLayout, is_cached_part,
 };
 
-/// What caches hold of a model if all of its routed experts were in system memory and one device
+/// The layouts of caches if all of its routed experts were in system memory and one device
 /// computed every layer, wherever they are now. No device is needed.
 ///
 /// [`layout`](Self::layout) divides a size as llama.cpp does. A real device may align tensors
@@ -52,7 +52,7 @@ impl OneDevice {
         })
     }
 
-    /// What a cache of `size` bytes holds.
+    /// The layout of a cache of `size` bytes.
     ///
     /// # Errors
     /// [`MoeCacheError::TooSmall`] below [`least`](Self::least).

@@ -23,7 +23,7 @@ pub struct CacheGroup {
     bytes_per_expert: u64,
 }
 
-/// What a cache would have done with a trace, counted as llama.cpp counts it
+/// Statistics of a replayed cache, counted as llama.cpp counts it
 /// ([`MoeCacheStats`](crate::MoeCacheStats)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -144,7 +144,7 @@ impl TryFrom<&MoeCacheGroup> for CacheGroup {
 }
 
 impl RoutingTrace {
-    /// What a cache of these groups would have done, by llama.cpp's own policy, from empty slots
+    /// Replays a cache of these groups, by llama.cpp's own policy, from empty slots
     /// on. Layers that are in no group are not cached.
     ///
     /// A trace of a context with such a cache gives the very numbers that

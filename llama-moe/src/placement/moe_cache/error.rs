@@ -31,7 +31,7 @@ pub enum MoeCacheError {
         others(.obstacles.len())
     )]
     NoLayer {
-        /// What is in the way of each MoE layer.
+        /// The obstacle of each MoE layer.
         obstacles: Vec<MoeCacheObstacle>,
     },
 

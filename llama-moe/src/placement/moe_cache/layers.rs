@@ -1,4 +1,4 @@
-//! What of a model decides what a cache holds: each layer's experts, and the devices.
+//! The parts of a model that decide what a cache holds: each layer's experts, and the devices.
 
 use super::error::{MoeCacheError, MoeCacheObstacle};
 use crate::backend::Device;
@@ -89,7 +89,7 @@ impl ExpertLayers {
         tensors.sort_by_key(|tensor| order_of(&tensor.name));
     }
 
-    /// What would make llama.cpp refuse a cache of any size.
+    /// Refuses what llama.cpp would refuse for a cache of any size.
     pub(super) fn check(&self) -> Result<(), MoeCacheError> {
         if !self.devices.iter().any(|device| device.is_gpu) {
             return Err(MoeCacheError::NoDevice);
@@ -160,7 +160,7 @@ impl ExpertLayer {
 }
 
 impl ExpertTensor {
-    /// Of a loaded model.
+    /// A tensor of a loaded model.
     pub(crate) fn new(record: TensorRecord, rule: Option<String>) -> Self {
         let device = record.device.and_then(Device::of_buffer);
         Self {

@@ -1,4 +1,4 @@
-//! What a cache of some size holds.
+//! The layout of a cache of some size.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ const MAX_SIZE: u64 = 1 << 62;
 /// How the CPU's memory aligns tensors.
 const HOST_ALIGNMENT: u64 = 32;
 
-/// What a cache of experts holds: its groups of layers, their slots, and the layers that cannot
+/// The layout of a cache of experts: its groups of layers, their slots, and the layers that cannot
 /// be cached.
 ///
 /// [`Preview::moe_cache`](crate::Preview::moe_cache) works it out before a load,
@@ -116,7 +116,7 @@ impl MoeCacheLayout {
         &self.groups
     }
 
-    /// What keeps layers out of the cache, one entry for each MoE layer that is not cached.
+    /// The reasons that keep layers out of the cache, one for each MoE layer that is not cached.
     #[must_use]
     pub fn obstacles(&self) -> &[MoeCacheObstacle] {
         &self.obstacles

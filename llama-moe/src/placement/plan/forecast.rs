@@ -36,7 +36,7 @@ pub struct Bandwidths {
     pub to_device: f64,
 }
 
-/// What a planner knows of the routing.
+/// A planner's knowledge of the routing.
 #[derive(Clone)]
 pub(super) struct Routing {
     pub(super) hit_rates: Arc<dyn HitRates>,

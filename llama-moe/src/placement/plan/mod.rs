@@ -132,7 +132,7 @@ impl Plan {
         self.is_estimate
     }
 
-    /// What the cache of experts will hold; `None` without one.
+    /// The layout of the cache of experts; `None` without one.
     #[must_use]
     pub fn moe_cache(&self) -> Option<&MoeCacheLayout> {
         self.moe_cache.as_ref()
@@ -145,7 +145,7 @@ impl Plan {
         self.is_moe_cache_left_out
     }
 
-    /// What [`Planner::with_routing`] predicts for the alternatives: first without a cache, then
+    /// The predictions of [`Planner::with_routing`] for the alternatives: first without a cache, then
     /// with ever larger ones. Empty without hit rates, and where no cache is needed.
     #[must_use]
     pub fn forecasts(&self) -> &[DecodeForecast] {

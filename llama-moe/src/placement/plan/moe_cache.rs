@@ -100,7 +100,7 @@ impl Planner {
         }
     }
 
-    /// What the cache of the context holds; `None` without one.
+    /// The layout of the context's cache; `None` without one.
     pub(super) fn moe_cache_of(&self, preview: &Preview) -> Result<Option<MoeCacheLayout>> {
         match self.context.moe_cache_size() {
             0 => Ok(None),
