@@ -356,7 +356,7 @@ impl fmt::Display for MoeCacheLayout {
             write!(f, "{group}")?;
         }
         if let [first, rest @ ..] = self.obstacles.as_slice() {
-            write!(f, "\nnot cached: {} layers; {first}", rest.len() + 1)?;
+            write!(f, "\nlayers not cached: {}; {first}", rest.len() + 1)?;
         }
         Ok(())
     }

@@ -70,7 +70,7 @@ impl Plan {
                 |of: &&MoeCacheObstacle| matches!(of, MoeCacheObstacle::OnDevice { .. });
             let others = || layout.obstacles().iter().filter(|of| !is_resident(of));
             if let Some(first) = others().next() {
-                writeln!(f, "not cached: {} layers; {first}", others().count())?;
+                writeln!(f, "layers not cached: {}; {first}", others().count())?;
             }
         }
         if self.is_moe_cache_left_out {
