@@ -67,6 +67,8 @@ pub use dry_run::DryRun;
 pub use limits::{Limits, host_bandwidth};
 pub(crate) use lower::DevicesInUse;
 pub use lower::{LoweredOverrides, RuleMatch};
+#[cfg(feature = "measure")]
+pub(crate) use moe_cache::smallest_size;
 pub(crate) use moe_cache::{
     CacheDevice, ExpertLayers, ExpertTensor, is_cached_part, size_for_llama,
 };

@@ -6,6 +6,7 @@ use crate::gguf::block_of;
 use crate::model::Model;
 use crate::placement::{
     CacheDevice, ExpertLayers, ExpertTensor, MoeCacheError, MoeCacheLayout, is_cached_part,
+    smallest_size,
 };
 
 /// The layouts of caches if all of its routed experts were in system memory and one device
@@ -69,13 +70,13 @@ impl OneDevice {
     /// The smallest size that holds the experts of one token in every layer.
     #[must_use]
     pub fn least(&self) -> u64 {
-        smallest(|size| self.layout(size).is_ok())
+        smallest_size(|size| self.layout(size).is_ok())
     }
 
     /// The smallest size that holds all experts.
     #[must_use]
     pub fn all(&self) -> u64 {
-        smallest(|size| self.layout(size).is_ok_and(|layout| layout.holds_all()))
+        smallest_size(|size| self.layout(size).is_ok_and(|layout| layout.holds_all()))
     }
 
     /// Sizes in even steps, from the least to the one that holds all experts.
@@ -91,18 +92,4 @@ impl OneDevice {
         sizes.dedup();
         sizes
     }
-}
-
-/// The smallest size that is enough, where every larger one is too.
-fn smallest(is_enough: impl Fn(u64) -> bool) -> u64 {
-    let (mut short, mut enough) = (0, u64::MAX / 4);
-    while short + 1 < enough {
-        let middle = short + (enough - short) / 2;
-        if is_enough(middle) {
-            enough = middle;
-        } else {
-            short = middle;
-        }
-    }
-    enough
 }

@@ -175,6 +175,20 @@ pub(crate) fn size_for_llama(size: u64) -> usize {
     usize::try_from(size.min(MAX_SIZE)).unwrap_or(usize::MAX / 2)
 }
 
+/// The smallest size that is enough, where every larger one is too.
+pub(crate) fn smallest_size(is_enough: impl Fn(u64) -> bool) -> u64 {
+    let (mut short, mut enough) = (0, MAX_SIZE);
+    while short + 1 < enough {
+        let middle = short + (enough - short) / 2;
+        if is_enough(middle) {
+            enough = middle;
+        } else {
+            short = middle;
+        }
+    }
+    enough
+}
+
 /// Layers by device and form, with each device's part of a size.
 struct Parts<'a> {
     layers: &'a ExpertLayers,
@@ -294,16 +308,7 @@ impl<'a> Parts<'a> {
         if !is_enough(MAX_SIZE) {
             return None;
         }
-        let (mut short, mut enough) = (0, MAX_SIZE);
-        while short + 1 < enough {
-            let middle = short + (enough - short) / 2;
-            if is_enough(middle) {
-                enough = middle;
-            } else {
-                short = middle;
-            }
-        }
-        Some(enough)
+        Some(smallest_size(is_enough))
     }
 }
 

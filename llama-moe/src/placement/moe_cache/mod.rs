@@ -36,4 +36,6 @@ mod layout;
 pub use error::{MoeCacheError, MoeCacheObstacle};
 pub(crate) use layers::{CacheDevice, ExpertLayers, ExpertTensor, is_cached_part};
 pub(crate) use layout::size_for_llama;
+#[cfg(feature = "measure")]
+pub(crate) use layout::smallest_size;
 pub use layout::{MoeCacheGroup, MoeCacheLayout};
